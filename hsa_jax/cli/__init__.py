@@ -1,0 +1,1 @@
+"""Commands: `python -m hsa_jax.cli.NAME`."""

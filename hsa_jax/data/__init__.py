@@ -1,0 +1,1 @@
+"""Text, tokens, synthetic tasks and batches: NumPy only, no device."""

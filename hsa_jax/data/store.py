@@ -1,0 +1,311 @@
+"""Tokens on disk: one flat file, memory-mapped, and an index beside it.
+
+    STORE/tokens.bin    uint16 or uint32, every document followed by eos;
+                        splits are contiguous, in the order train, valid, test
+    STORE/index.json    what the tokens are, and the hash of tokens.bin
+
+A store is written to a hidden folder and renamed at the end, so a folder with
+an index is always complete.
+"""
+
+import contextlib
+import enum
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hsa_jax.data.corpora import SPLITS, Corpus, Document
+from hsa_jax.data.errors import StoreError
+from hsa_jax.data.tokenizer import Tokenizer
+
+VERSION = 1
+TOKENS, INDEX = "tokens.bin", "index.json"
+# Hashing at most this much at every opening costs less than a second.
+_HASH_LIMIT_BYTES = 1 << 30
+_MAKE = "python -m hsa_jax.cli.prepare --corpus=... --tokenizer=... --out="
+
+
+class Existing(enum.StrEnum):
+  """What to do when the folder already holds a token store."""
+
+  REFUSE = "refuse"
+  REPLACE = "replace"
+
+
+class TokenStore:
+  """Read-only view of a store; cheap to pickle, opened again lazily."""
+
+  def __init__(self, path: Path, index: dict[str, Any]):
+    """Use `TokenStore.open`, which checks what it opens."""
+    self.path = path
+    self.index = index
+    self._tokens: np.ndarray | None = None
+
+  @classmethod
+  def open(
+    cls, path: str | os.PathLike, expected_fingerprint: str | None = None
+  ) -> "TokenStore":
+    """Opens a store after checking it.
+
+    Args:
+      path: folder of the store.
+      expected_fingerprint: of the tokenizer that will read the ids; None
+        skips that check.
+
+    Raises:
+      StoreError: no store there, unreadable index, wrong size or hash of the
+        token file, or another tokenizer.
+    """
+    folder = Path(path)
+    store = cls(folder, _read_index(folder))
+    store._check_tokenizer(expected_fingerprint)
+    store._check_size()
+    if store.path.joinpath(TOKENS).stat().st_size <= _HASH_LIMIT_BYTES:
+      store.verify()
+    return store
+
+  @property
+  def fingerprint(self) -> str:
+    """Fingerprint of the tokenizer that made the ids."""
+    return self.index["tokenizer"]["fingerprint"]
+
+  @property
+  def tokenizer_spec(self) -> str:
+    """Spec of the tokenizer that made the ids."""
+    return self.index["tokenizer"]["spec"]
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids of the tokenizer."""
+    return self.index["tokenizer"]["vocab_size"]
+
+  def split(self, name: str) -> np.ndarray:
+    """All tokens of a split, memory-mapped, `uint16[n]` or `uint32[n]`.
+
+    Raises:
+      StoreError: no such split.
+    """
+    entry = self._entry(name)
+    if self._tokens is None:
+      dtype = np.dtype(self.index["dtype"])
+      self._tokens = np.memmap(self.path / TOKENS, dtype, mode="r")
+    return self._tokens[entry["start"] : entry["start"] + entry["length"]]
+
+  def num_tokens(self, split: str) -> int:
+    """Tokens of a split, one eos per document included."""
+    return self._entry(split)["length"]
+
+  def bytes_per_token(self, split: str) -> float:
+    """UTF-8 bytes of text per token: nats / this / ln 2 = bits per byte."""
+    entry = self._entry(split)
+    return entry["text_bytes"] / entry["length"]
+
+  def verify(self) -> None:
+    """Compares the SHA-256 of the token file; about 1 s per GB.
+
+    Raises:
+      StoreError: the file is not the one that was written.
+    """
+    file = self.path / TOKENS
+    with file.open("rb") as f:
+      found = hashlib.file_digest(f, "sha256").hexdigest()
+    if found != self.index["sha256"]:
+      raise StoreError(
+        f"{file}: SHA-256 is {found[:16]}..., the index says"
+        f" {self.index['sha256'][:16]}...: the file is corrupt; {self._remake()}"
+      )
+
+  def _entry(self, name: str) -> dict[str, int]:
+    splits = self.index["splits"]
+    if name not in splits:
+      raise StoreError(f"{self.path}: no split {name!r}, only {', '.join(splits)}")
+    return splits[name]
+
+  def _check_size(self) -> None:
+    file = self.path / TOKENS
+    if not file.is_file():
+      raise StoreError(f"{file}: missing; {self._remake()}")
+    size = file.stat().st_size
+    expected = self.index["num_tokens"] * np.dtype(self.index["dtype"]).itemsize
+    if size != expected:
+      raise StoreError(
+        f"{file}: has {size} bytes instead of {expected}: the file is"
+        f" {'truncated' if size < expected else 'too long'}; {self._remake()}"
+      )
+
+  def _check_tokenizer(self, expected: str | None) -> None:
+    if expected is not None and expected != self.fingerprint:
+      raise StoreError(
+        f"{self.path}: made by tokenizer {self.tokenizer_spec!r} (fingerprint"
+        f" {self.fingerprint[:12]}), this run uses another ({expected[:12]});"
+        f" set data.tokenizer = {self.tokenizer_spec!r}, or data.store to"
+        " another folder"
+      )
+
+  def _remake(self) -> str:
+    return f"delete the folder and make it again: {_MAKE}{self.path}"
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {"path": self.path, "index": self.index, "_tokens": None}
+
+
+def build_store(
+  corpus: Corpus,
+  tokenizer: Tokenizer,
+  path: str | os.PathLike,
+  *,
+  existing: Existing = Existing.REFUSE,
+  progress: Callable[[int], None] = lambda num_bytes: None,
+) -> TokenStore:
+  """Tokenizes a corpus into a folder, all or nothing.
+
+  Args:
+    corpus: documents; memory holds one of them at a time.
+    tokenizer: ids must fit its `vocab_size`.
+    path: folder to make; its parents are made too.
+    existing: whether a store already there may be replaced.
+    progress: told the source bytes of each document when it is done.
+
+  Raises:
+    StoreError: the folder is taken, or cannot be written.
+  """
+  target = Path(path).absolute()
+  _check_target(target, existing)
+  temporary = target.parent / f".{target.name}.tmp-{os.getpid()}"
+  try:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _write(corpus, tokenizer, temporary, progress)
+    _move(temporary, target, existing)
+  except OSError as e:
+    raise StoreError(f"{target}: cannot be written: {e.strerror or e}") from e
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  return TokenStore.open(path, tokenizer.fingerprint)
+
+
+def _check_target(target: Path, existing: Existing) -> None:
+  if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    return
+  if not (target / INDEX).is_file():
+    raise StoreError(
+      f"{target}: exists and is not a token store; choose another folder"
+    )
+  if existing is Existing.REFUSE:
+    raise StoreError(
+      f"{target}: already holds a token store; delete it first, or choose"
+      " another folder"
+    )
+
+
+def _move(source: Path, target: Path, existing: Existing) -> None:
+  """Puts the finished folder in its place."""
+  old = source.with_name(source.name + "-old")
+  if existing is Existing.REPLACE and target.exists():
+    target.rename(old)
+  source.rename(target)  # fails if another process was faster
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(
+  corpus: Corpus,
+  tokenizer: Tokenizer,
+  folder: Path,
+  progress: Callable[[int], None],
+) -> None:
+  dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+  digest = hashlib.sha256()
+  entries: list[dict[str, Any]] = []
+  order = sorted(corpus.documents, key=lambda d: SPLITS.index(d.split))
+  with (folder / TOKENS).open("wb") as f:
+    for document in order:
+      data, entry = _encode(document, tokenizer, dtype)
+      start = entries[-1]["start"] + entries[-1]["length"] + 1 if entries else 0
+      entries.append({**entry, "start": start})
+      digest.update(data)
+      f.write(data)
+      progress(document.num_bytes)
+    f.flush()
+    os.fsync(f.fileno())
+  index = _index(corpus, tokenizer, dtype, entries, digest.hexdigest())
+  with (folder / INDEX).open("w") as f:
+    json.dump(index, f, indent=1)
+    f.flush()
+    os.fsync(f.fileno())
+
+
+def _encode(
+  document: Document, tokenizer: Tokenizer, dtype: np.dtype
+) -> tuple[bytes, dict[str, Any]]:
+  text = document.read()
+  ids = tokenizer.encode(text)
+  data = np.append(ids, tokenizer.eos_id).astype(dtype).tobytes()
+  return data, {
+    "title": document.title,
+    "split": document.split,
+    "length": len(ids),
+    "text_bytes": len(text.encode()),
+  }
+
+
+def _index(
+  corpus: Corpus,
+  tokenizer: Tokenizer,
+  dtype: np.dtype,
+  entries: list[dict[str, Any]],
+  sha256: str,
+) -> dict[str, Any]:
+  splits, start = {}, 0
+  for name in SPLITS:
+    mine = [e for e in entries if e["split"] == name]
+    length = sum(e["length"] + 1 for e in mine)
+    text_bytes = sum(e["text_bytes"] for e in mine)
+    splits[name] = {
+      "start": start,
+      "length": length,
+      "text_bytes": text_bytes,
+      "documents": len(mine),
+    }
+    start += length
+  return {
+    "version": VERSION,
+    "dtype": dtype.str,
+    "num_tokens": start,
+    "sha256": sha256,
+    "tokenizer": {
+      "spec": tokenizer.spec,
+      "fingerprint": tokenizer.fingerprint,
+      "vocab_size": tokenizer.vocab_size,
+      "eos_id": tokenizer.eos_id,
+    },
+    "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
+    "splits": splits,
+    "documents": entries,
+  }
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+  file = folder / INDEX
+  if not file.is_file():
+    raise StoreError(
+      f"{folder}: no token store there ({INDEX} is missing); make it:"
+      f" {_MAKE}{folder}"
+    )
+  remake = f"delete the folder and make it again: {_MAKE}{folder}"
+  index: Any = None
+  with contextlib.suppress(ValueError):
+    index = json.loads(file.read_text())
+  needed = {"version", "dtype", "num_tokens", "sha256", "tokenizer", "splits"}
+  if not isinstance(index, dict) or not needed <= index.keys():
+    raise StoreError(f"{file}: not an index of a token store; {remake}")
+  if index["version"] != VERSION:
+    raise StoreError(
+      f"{file}: version {index['version']}, this program reads {VERSION}; {remake}"
+    )
+  return index
