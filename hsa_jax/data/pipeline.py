@@ -1,0 +1,231 @@
+"""Training batches as a pure function of (seed, step).
+
+Nothing is shuffled, packed or remembered: row `r` of step `s` draws its source,
+its text and its needles from its own random stream. So a run resumes from one
+integer, and any number of processes makes the same global batch.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from hsa_jax.config.fields import Config, SourceConfig, StageConfig, Task
+from hsa_jax.data.errors import StoreError
+from hsa_jax.data.rng import TRAIN, make_rng
+from hsa_jax.data.store import TokenStore
+from hsa_jax.data.tasks import (
+  Haystacks,
+  NiahTask,
+  answer_positions,
+  make_haystacks,
+  render,
+)
+from hsa_jax.data.tokenizer import Tokenizer
+
+
+class Batch(NamedTuple):
+  """Rows of one optimizer step.
+
+  Attributes:
+    tokens: int32[B, T], inputs.
+    targets: int32[B, T], the token after each input.
+    weights: float32[B, T], 1 where the target counts, 0 for padding.
+    answers: float32[B, T], 1 where the target is an answer token (eos is not).
+  """
+
+  tokens: np.ndarray
+  targets: np.ndarray
+  weights: np.ndarray
+  answers: np.ndarray
+
+
+class TrainData:
+  """Batches of all stages, one after another."""
+
+  def __init__(self, cfg: Config, store: TokenStore, tokenizer: Tokenizer):
+    """Prepares the sources; reads no text yet.
+
+    Args:
+      cfg: `data.stages` and `train.seed` are used.
+      store: made by `tokenizer`.
+      tokenizer: writes needles and questions.
+
+    Raises:
+      StoreError: the store was made by another tokenizer.
+    """
+    if store.fingerprint != tokenizer.fingerprint:
+      raise StoreError(
+        f"{store.path}: made by tokenizer {store.tokenizer_spec!r}, this run"
+        f" uses {tokenizer.spec!r}; set data.tokenizer or data.store"
+      )
+    self._seed = cfg.train.seed
+    self._store = store
+    self._pad_id = tokenizer.pad_id
+    self._noise = make_haystacks(np.empty(0), tokenizer).noise
+    self._stages = cfg.data.stages
+    self._ends = np.cumsum([s.num_steps for s in self._stages])
+    self._tasks = [
+      [_make_task(source, tokenizer) for source in stage.sources]
+      for stage in self._stages
+    ]
+
+  def __len__(self) -> int:
+    """Optimizer steps of all stages."""
+    return int(self._ends[-1])
+
+  def stage(self, step: int) -> StageConfig:
+    """The stage that a step belongs to; `IndexError` past the last step."""
+    return self._stages[self._stage_index(step)]
+
+  def batch(
+    self, step: int, *, process_index: int = 0, process_count: int = 1
+  ) -> Batch:
+    """Rows `process_index::process_count` of one step.
+
+    Args:
+      step: 0-based, counted over all stages; `IndexError` past the last.
+      process_index: of this process.
+      process_count: of all processes; must divide the stage's batch size.
+    """
+    index = self._stage_index(step)
+    stage = self._stages[index]
+    if stage.batch_size % process_count:
+      raise ValueError(
+        f"batch_size = {stage.batch_size}: not divisible by {process_count}"
+        " processes"
+      )
+    numbers = range(process_index, stage.batch_size, process_count)
+    rows = np.empty((len(numbers), stage.seq_len + 1), np.int32)
+    answers = np.zeros(rows.shape, np.float32)
+    for i, row in enumerate(numbers):
+      self._fill(index, step, row, rows[i], answers[i])
+    weights = np.ones((len(rows), stage.seq_len), np.float32)
+    return Batch(rows[:, :-1], rows[:, 1:], weights, answers[:, 1:])
+
+  def iterator(
+    self,
+    start_step: int = 0,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    prefetch: int = 4,
+  ) -> Iterator[Batch]:
+    """Batches from `start_step` to the end, made ahead by threads.
+
+    Args:
+      start_step: first step; this one number resumes a run, on any number of
+        processes.
+      process_index: of this process.
+      process_count: of all processes.
+      num_threads: threads that make batches; 0 makes them on demand.
+      prefetch: batches kept ready.
+    """
+    source = _Steps(self, process_index, process_count)
+    steps = grain.MapDataset.source(source)[start_step:]
+    options = grain.ReadOptions(
+      num_threads=num_threads, prefetch_buffer_size=prefetch if num_threads else 0
+    )
+    return iter(steps.to_iter_dataset(options))
+
+  def validation_batches(
+    self, num_batches: int, *, process_index: int = 0, process_count: int = 1
+  ) -> list[Batch]:
+    """The same evenly spaced stretches of plain "valid" text every time.
+
+    Rows have the shape of the last stage. A split shorter than a row is padded
+    and the padding has weight 0.
+    """
+    stage = self._stages[-1]
+    text = self._store.split("valid")
+    total = num_batches * stage.batch_size
+    last = max(len(text) - stage.seq_len - 1, 0)
+    starts = np.linspace(0, last, total).astype(np.int64)
+    starts = starts.reshape(num_batches, stage.batch_size)
+    mine = starts[:, process_index::process_count]
+    return [_plain(text, row, stage.seq_len, self._pad_id) for row in mine]
+
+  def _stage_index(self, step: int) -> int:
+    if not 0 <= step < len(self):
+      raise IndexError(f"step {step} is not in 0..{len(self) - 1}")
+    return int(np.searchsorted(self._ends, step, side="right"))
+
+  def _fill(
+    self,
+    stage_index: int,
+    step: int,
+    row: int,
+    tokens: np.ndarray,
+    answers: np.ndarray,
+  ) -> None:
+    """Writes one row of T + 1 tokens and its answer mask, in place."""
+    rng = make_rng(self._seed, TRAIN, step, row)
+    sources = self._stages[stage_index].sources
+    choice = _choose(sources, rng.random())
+    task = self._tasks[stage_index][choice]
+    text = self._store.split("train")
+    if task is None:
+      start = int(rng.random() * max(len(text) - len(tokens) + 1, 1))
+      tokens[:] = np.resize(text[start : start + len(tokens)], len(tokens))
+      return
+    haystacks = Haystacks(text, self._noise)
+    size = len(haystacks.of(sources[choice].haystack))
+    recipe = task.draw(rng, length=len(tokens), haystack_size=size)
+    tokens[:] = render(recipe, haystacks)
+    answers[answer_positions(recipe)] = 1
+
+
+def question_lengths(cfg: Config, tokenizer: Tokenizer) -> dict[str, int]:
+  """Least `seq_len` of every needle source, for `config.validate`.
+
+  Returns:
+    by `"stage/source"` index; rows have one token more than `seq_len`.
+  """
+  return {
+    f"{i}/{j}": NiahTask(source, tokenizer).min_length - 1
+    for i, stage in enumerate(cfg.data.stages)
+    for j, source in enumerate(stage.sources)
+    if source.task is Task.NIAH
+    and 1 <= source.num_questions <= source.num_needles
+  }
+
+
+class _Steps:
+  """Random-access source of the batches of one process."""
+
+  def __init__(self, data: TrainData, process_index: int, process_count: int):
+    self._data = data
+    self._index, self._count = process_index, process_count
+
+  def __len__(self) -> int:
+    return len(self._data)
+
+  def __getitem__(self, step: int) -> Batch:
+    return self._data.batch(
+      int(step), process_index=self._index, process_count=self._count
+    )
+
+
+def _make_task(source: SourceConfig, tokenizer: Tokenizer) -> NiahTask | None:
+  return NiahTask(source, tokenizer) if source.task is Task.NIAH else None
+
+
+def _choose(sources: tuple[SourceConfig, ...], u: float) -> int:
+  """Index of the source whose share of the weights holds `u` in [0, 1)."""
+  shares = np.cumsum([s.weight for s in sources])
+  index = np.searchsorted(shares, u * shares[-1], side="right")
+  return min(int(index), len(sources) - 1)
+
+
+def _plain(
+  text: np.ndarray, starts: np.ndarray, seq_len: int, pad_id: int
+) -> Batch:
+  """Rows of text from `starts`; beyond the end, padding without weight."""
+  index = starts[:, None] + np.arange(seq_len + 1)
+  inside = index < len(text)
+  rows = np.where(inside, np.take(text, index, mode="clip"), pad_id)
+  rows = rows.astype(np.int32)
+  weights = inside[:, 1:].astype(np.float32)
+  return Batch(rows[:, :-1], rows[:, 1:], weights, np.zeros_like(weights))
