@@ -1,0 +1,217 @@
+"""Every field of a run, its type and its default, in one place.
+
+Config files (`configs/*.py`) build a `Config` from these dataclasses and hand
+it to the command line as an `ml_collections.ConfigDict`; `convert.from_dict`
+turns it back, strictly, and `rules.validate` lists everything wrong at once. Nothing
+in this module touches a device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import field
+
+Schedule = tuple[tuple[int, int], ...]  # ((from_step, value), ...), ascending
+
+
+class Landmark(enum.StrEnum):
+  """Source of a chunk's landmark vector."""
+
+  CLS = "cls"  # output of a learned token appended to the chunk
+  MEAN = "mean"  # mean over the encoded tokens
+
+
+class Weighting(enum.StrEnum):
+  """How the selected chunks share the read; see `ops.weights`."""
+
+  STICK_BREAKING = "stick_breaking"
+  SOFTMAX = "softmax"
+  SOFTMAX_DECAY = "softmax_decay"  # softmax of score + learned slope * rank
+  MASS = "mass"  # NSA: by attention mass, the retrieval score is discarded
+
+
+class Residual(enum.StrEnum):
+  """Where the retrieved vector H joins the stream x; M is the block's MLP."""
+
+  BYPASS = "bypass"  # y = x + M(norm(x + H))
+  STANDARD = "standard"  # y = x + H + M(norm(x + H))
+
+
+class Noise(enum.StrEnum):
+  NONE = "none"
+  GUMBEL = "gumbel"
+
+
+class WindowOverlap(enum.StrEnum):
+  """Whether chunks that lie in the sliding window may be retrieved."""
+
+  ALLOW = "allow"
+  EXCLUDE = "exclude"
+
+
+class RetrievalHeads(enum.StrEnum):
+  SINGLE = "single"  # one selection, shared by all memory heads
+  PER_MEMORY_HEAD = "per_memory_head"
+
+
+class Position(enum.StrEnum):
+  """Position signal of the sliding-window layers."""
+
+  RELATIVE_ROPE = "relative_rope"  # keys cached unrotated; exact at any length
+  ABSOLUTE_ROPE = "absolute_rope"  # float32 angles; drifts past 1M tokens
+  NONE = "none"
+
+
+class Remat(enum.StrEnum):
+  """What the backward pass recomputes."""
+
+  NONE = "none"
+  BLOCK = "block"  # every layer, keeping its input and the selected chunks
+
+
+class Haystack(enum.StrEnum):
+  TEXT = "text"  # a stretch of the token store
+  NOISE = "noise"  # RULER's repeated sentences
+
+
+class Needle(enum.StrEnum):
+  DIGITS = "digits"  # an 8-digit decimal number
+  IDS = "ids"  # 7 random token ids
+
+
+class Task(enum.StrEnum):
+  """What a source of training rows produces."""
+
+  TEXT = "text"  # plain language modelling
+  NIAH = "niah"  # needles in a haystack, questions at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class HsaConfig:
+  """Chunk memory, retrieval and reads. `num_groups=0` means no memory at all."""
+
+  num_groups: int = 1  # retrievals; each is followed by its share of layers
+  chunk_size: int = 64  # S
+  top_k: int = 8  # K, the number of slots
+  num_memory_heads: int = 1  # key/value heads of the memory
+  landmark_dim: int = 1024  # total, over all retrieval heads
+  retrieval_heads: RetrievalHeads = RetrievalHeads.PER_MEMORY_HEAD
+  encoder_layers: int = 1  # 0: the chunk's own hidden states
+  encoder_mlp_dim: int = 2688
+  encoder_prenorm: bool = False  # normalise the encoder's input
+  landmark: Landmark = Landmark.CLS
+  landmark_norm: bool = False  # RMSNorm on retrieval queries and landmarks
+  tokens_per_retrieval: int = 1  # b: the first token of each b retrieves
+  selection_noise: Noise = Noise.NONE  # in training only, never on weights
+  window_overlap: WindowOverlap = WindowOverlap.ALLOW
+  weighting: Weighting = Weighting.STICK_BREAKING
+  sink: int = 0  # 1: softmax-off-by-one inside each chunk
+  qk_norm: bool = True  # RMSNorm on read queries and chunk keys
+  residual: Residual = Residual.BYPASS
+  block_window: bool = False  # a sliding-window sublayer before each read
+  implementation: str = "auto"  # auto | reference | dense | gather
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  vocab_size: int = 264
+  embed_dim: int = 1024
+  num_lower_layers: int = 6  # sliding-window blocks before the memory
+  num_upper_layers: int = 6  # after it, split evenly over the groups
+  num_heads: int = 16
+  num_kv_heads: int = 16  # of the sliding window
+  head_dim: int = 64
+  mlp_dim: int = 2816
+  window_size: int = 512  # W: keys per query, the query's own included
+  position: Position = Position.RELATIVE_ROPE
+  rope_theta: float = 10_000.0
+  qk_norm: bool = True
+  norm_eps: float = 1e-6
+  init_scale: float = 0.02  # standard deviation of every matrix
+  tie_embeddings: bool = True
+  compute_dtype: str = "float32"  # float32 | bfloat16, of matrix products
+  remat: Remat = Remat.NONE
+  window_implementation: str = "auto"  # auto | reference | banded
+  hsa: HsaConfig = field(default_factory=HsaConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+  """One kind of training row and its share of a stage."""
+
+  weight: float = 1.0
+  task: Task = Task.TEXT
+  haystack: Haystack = Haystack.TEXT
+  needle: Needle = Needle.DIGITS
+  num_needles: int = 1
+  num_questions: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+  """A stretch of training with one mixture, length and batch."""
+
+  name: str = "main"
+  num_steps: int = 1_000
+  seq_len: int = 4_096
+  batch_size: int = 16  # rows per optimizer step, over all devices
+  sources: tuple[SourceConfig, ...] = (SourceConfig(),)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  corpus: str = "sotu"  # name of a built-in corpus, or "files"
+  store: str = "data/sotu-byte"  # folder of the token store
+  tokenizer: str = "byte"  # byte | hf:/path/to/tokenizer.json
+  stages: tuple[StageConfig, ...] = (StageConfig(),)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  learning_rate: float = 1e-3  # peak
+  warmup_steps: int = 100
+  final_learning_rate_ratio: float = 0.1  # of the peak, at the last step
+  b1: float = 0.9
+  b2: float = 0.95
+  eps: float = 1e-8
+  weight_decay: float = 0.1  # matrices only: no norms, biases, embeddings
+  clip_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  seed: int = 0
+  answer_loss_weight: float = 0.0  # added mean loss of the answer tokens
+  grad_accum_steps: int = 1  # micro-batches per optimizer step
+  top_k_schedule: Schedule = ()  # ((step, K), ...); empty: hsa.top_k
+  window_schedule: Schedule = ()  # ((step, W), ...); empty: window_size
+  log_every: int = 20
+  eval_every: int = 0  # validation loss; 0: only at the end
+  eval_batches: int = 8
+  checkpoint_every: int = 500  # steps; one is always saved at the end
+  keep_checkpoints: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Devices along each axis; -1 takes what is left (one axis at most)."""
+
+  data: int = -1
+  fsdp: int = 1
+  context: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  model: ModelConfig = field(default_factory=ModelConfig)
+  data: DataConfig = field(default_factory=DataConfig)
+  optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+  train: TrainConfig = field(default_factory=TrainConfig)
+  mesh: MeshConfig = field(default_factory=MeshConfig)
+
+  @property
+  def num_steps(self) -> int:
+    """Optimizer steps of the whole run: the sum over stages."""
+    return sum(stage.num_steps for stage in self.data.stages)

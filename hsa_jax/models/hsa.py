@@ -1,0 +1,262 @@
+"""Retrieval and read: one group of the upper decoder."""
+
+import functools
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+from hsa_jax.config import ModelConfig, Residual, Weighting, WindowOverlap
+from hsa_jax.models.attention import (
+  WindowAttention,
+  WindowBlock,
+  build_blocks,
+  heads,
+  run_blocks,
+)
+from hsa_jax.models.encoder import retrieval_heads
+from hsa_jax.models.layers import GatedMlp, RMSNorm, linear
+from hsa_jax.ops import read, select
+from hsa_jax.ops.chunking import num_visible_chunks
+from hsa_jax.ops.weights import chunk_weights
+from hsa_jax.types import ChunkBlock, Limits, PRNGKey, Selection
+
+
+@runtime_checkable
+class ChunkMemory(Protocol):
+  """What the upper decoder needs of a memory, wherever it lives."""
+
+  def search(
+    self,
+    query: Float[Array, "B T G R"],
+    *,
+    num_visible: Int[Array, " T"],
+    top_k: int,
+  ) -> Selection:
+    """The best chunks of each token among those that it may see."""
+    ...
+
+  def read(
+    self,
+    query: Float[Array, "B T N H"],
+    selection: Selection,
+    weights: Float[Array, "B T G K"] | None,
+    *,
+    sink: int,
+  ) -> Float[Array, "B T N H"]:
+    """The sparse read of `ops.read`."""
+    ...
+
+
+class SequenceMemory(NamedTuple):
+  """The chunks of the sequence at hand: what training reads from."""
+
+  block: ChunkBlock
+  implementation: str = "auto"
+  limit: jax.Array | None = None  # slots in use, by the schedule of K
+  noise_key: PRNGKey | None = None
+
+  def search(
+    self, query: jax.Array, *, num_visible: jax.Array, top_k: int
+  ) -> Selection:
+    """Exact top-k over all chunks of the sequence."""
+    return select.select_chunks(
+      query,
+      self.block.landmarks,
+      num_visible=num_visible,
+      top_k=top_k,
+      limit=self.limit,
+      noise_key=self.noise_key,
+    )
+
+  def read(
+    self,
+    query: jax.Array,
+    selection: Selection,
+    weights: jax.Array | None,
+    *,
+    sink: int,
+  ) -> jax.Array:
+    """`ops.read.read_chunks` on the sequence's own keys and values."""
+    return read.read_chunks(
+      query,
+      self.block.keys,
+      self.block.values,
+      selection,
+      weights,
+      sink=sink,
+      implementation=self.implementation,
+    )
+
+
+class Retrieval(nnx.Module):
+  """Query of the memory, and the weights of what it found."""
+
+  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+    hsa = cfg.hsa
+    self.cfg = cfg
+    self.norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    self.query = linear(
+      cfg.embed_dim,
+      hsa.landmark_dim,
+      scale=cfg.init_scale,
+      dtype=cfg.compute_dtype,
+      rngs=rngs,
+    )
+    if hsa.landmark_norm:
+      head_dim = hsa.landmark_dim // retrieval_heads(cfg)
+      self.query_norm = RMSNorm(head_dim, eps=cfg.norm_eps)
+      self.landmark_gain = nnx.Param(jnp.ones((head_dim,), jnp.float32))
+    if hsa.weighting is Weighting.SOFTMAX_DECAY:
+      self.slope = nnx.Param(jnp.zeros((), jnp.float32))
+
+  def make_query(self, x: Float[Array, "B T D"]) -> Float[Array, "B T G R"]:
+    """One retrieval query per token and head, in float32."""
+    query = heads(self.query(self.norm(x)), retrieval_heads(self.cfg))
+    query = query.astype(jnp.float32)
+    if not self.cfg.hsa.landmark_norm:
+      return query
+    # The memory keeps landmarks normalised but without gain, because groups
+    # share it: each group's gain of the landmark side acts on its query.
+    return self.query_norm(query) * self.landmark_gain[...][None, None, None]
+
+  def weigh(self, selection: Selection) -> Float[Array, "B T G K"] | None:
+    """Weights of the selected chunks; see `ops.weights`."""
+    rule = self.cfg.hsa.weighting
+    slope = self.slope[...] if rule is Weighting.SOFTMAX_DECAY else None
+    return chunk_weights(selection, str(rule), slope=slope)
+
+
+class HsaBlock(nnx.Module):
+  """Retrieve, read, and join the stream by the residual of choice."""
+
+  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+    self.cfg = cfg
+    make = functools.partial(
+      linear, scale=cfg.init_scale, dtype=cfg.compute_dtype, rngs=rngs
+    )
+    query_dim = cfg.num_heads * cfg.head_dim
+    if cfg.hsa.block_window:
+      self.window_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+      self.window = WindowAttention(cfg, rngs=rngs)
+    self.retrieval = Retrieval(cfg, rngs=rngs)
+    self.read_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    self.query = make(cfg.embed_dim, query_dim)
+    self.out = make(query_dim, cfg.embed_dim)
+    if cfg.hsa.qk_norm:
+      self.query_norm = RMSNorm(cfg.head_dim, eps=cfg.norm_eps)
+    self.mlp_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    self.mlp = GatedMlp(
+      cfg.embed_dim,
+      cfg.mlp_dim,
+      scale=cfg.init_scale,
+      dtype=cfg.compute_dtype,
+      rngs=rngs,
+    )
+
+  def __call__(
+    self,
+    x: Float[Array, "B T D"],
+    memory: ChunkMemory,
+    position: jax.Array | int,
+    limits: Limits,
+  ) -> Float[Array, "B T D"]:
+    if self.cfg.hsa.block_window:
+      local, _ = self.window(self.window_norm(x), None, position, limits)
+      x = x + local
+    return self.fuse(x, self.read(x, memory, position))
+
+  def read(
+    self,
+    x: Float[Array, "B T D"],
+    memory: ChunkMemory,
+    position: jax.Array | int,
+  ) -> Float[Array, "B T D"]:
+    """H(x): the fused read, projected back to the stream."""
+    selection = self.select(x, memory, position)
+    weights = self.retrieval.weigh(selection)
+    query = heads(self.query(self.read_norm(x)), self.cfg.num_heads)
+    if self.cfg.hsa.qk_norm:
+      query = self.query_norm(query)
+    out = memory.read(query, selection, weights, sink=self.cfg.hsa.sink)
+    return self.out(out.reshape(*x.shape[:-1], -1))
+
+  def select(
+    self,
+    x: Float[Array, "B T D"],
+    memory: ChunkMemory,
+    position: jax.Array | int,
+  ) -> Selection:
+    """The chunks of each token, one row per memory head."""
+    hsa, length = self.cfg.hsa, x.shape[1]
+    stride = hsa.tokens_per_retrieval
+    excluded = hsa.window_overlap is WindowOverlap.EXCLUDE
+    positions = position + jnp.arange(0, length, stride)
+    visible = num_visible_chunks(
+      positions,
+      chunk_size=hsa.chunk_size,
+      exclude_window=self.cfg.window_size if excluded else 0,
+    )
+    query = self.retrieval.make_query(x[:, ::stride])
+    found = memory.search(query, num_visible=visible, top_k=hsa.top_k)
+    if stride > 1:
+      found = select.repeat_selection(found, tokens=stride, length=length)
+    found = Selection(*(checkpoint_name(part, "selection") for part in found))
+    return _per_memory_head(found, hsa.num_memory_heads)
+
+  def fuse(
+    self, x: Float[Array, "B T D"], retrieved: Float[Array, "B T D"]
+  ) -> Float[Array, "B T D"]:
+    """Bypass `y = x + M(norm(x + H))`; standard adds H to y as well."""
+    joined = x + retrieved
+    update = self.mlp(self.mlp_norm(joined))
+    if self.cfg.hsa.residual is Residual.BYPASS:
+      return x + update
+    return joined + update
+
+
+class HsaGroup(nnx.Module):
+  """One read of the memory, then its share of window blocks."""
+
+  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+    self.block = HsaBlock(cfg, rngs=rngs)
+    count = cfg.num_upper_layers // cfg.hsa.num_groups
+    self.window_blocks: WindowBlock = build_blocks(cfg, rngs.params(), count)
+    self.cfg = cfg
+
+  def __call__(
+    self,
+    x: Float[Array, "B T D"],
+    memory: ChunkMemory,
+    position: jax.Array | int,
+    limits: Limits,
+  ) -> Float[Array, "B T D"]:
+    x = self.block(x, memory, position, limits)
+    return self.run_window_blocks(x, position, limits)
+
+  def run_window_blocks(
+    self,
+    x: Float[Array, "B T D"],
+    position: jax.Array | int,
+    limits: Limits = Limits(),
+  ) -> Float[Array, "B T D"]:
+    """The group's window layers, from an empty cache."""
+    out, _ = run_blocks(
+      self.window_blocks,
+      x,
+      None,
+      position=position,
+      limits=limits,
+      remat=self.cfg.remat,
+    )
+    return out
+
+
+def _per_memory_head(selection: Selection, count: int) -> Selection:
+  """A single retrieval head serves every memory head."""
+  if selection.index.shape[2] == count:
+    return selection
+  return Selection(*(jnp.repeat(part, count, axis=2) for part in selection))

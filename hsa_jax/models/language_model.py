@@ -1,0 +1,225 @@
+"""The language model: lower decoder, chunk memory, upper decoder, head.
+
+    tokens -> embed -> lower window blocks -> chunk encoder -> memory
+                              |                                  |
+                              +-> groups of [read, window blocks]+-> norm -> head
+
+One set of parameters, reached whole (training) or in stages (streaming).
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from hsa_jax.config import ModelConfig, Remat
+from hsa_jax.models.attention import (
+  WindowBlock,
+  build_blocks,
+  empty_cache,
+  run_blocks,
+)
+from hsa_jax.models.encoder import ChunkEncoder
+from hsa_jax.models.hsa import (
+  ChunkMemory,
+  HsaBlock,
+  HsaGroup,
+  SequenceMemory,
+)
+from hsa_jax.models.layers import RMSNorm, initializer, linear
+from hsa_jax.types import (
+  ChunkBlock,
+  Hidden,
+  Limits,
+  Logits,
+  PRNGKey,
+  Tokens,
+  WindowCache,
+)
+
+T = TypeVar("T")
+
+
+class LanguageModel(nnx.Module):
+  """A decoder over real tokens: any length, ids in, logits aligned to ids out.
+
+  With `cfg.hsa.num_groups = 0` there is no memory: the upper layers follow the
+  lower ones and the model is a plain sliding-window transformer.
+
+  Attributes:
+    cfg: the static configuration.
+  """
+
+  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+    self.cfg = cfg
+    self.embedding = nnx.Embed(
+      cfg.vocab_size,
+      cfg.embed_dim,
+      embedding_init=initializer(cfg.init_scale),
+      dtype=jnp.dtype(cfg.compute_dtype),
+      rngs=rngs,
+    )
+    lower = cfg.num_lower_layers
+    if cfg.hsa.num_groups == 0:
+      lower += cfg.num_upper_layers
+    self.lower_blocks: WindowBlock = build_blocks(cfg, rngs.params(), lower)
+    if cfg.hsa.num_groups:
+      self.encoder = ChunkEncoder(cfg, rngs=rngs)
+    self.groups = nnx.List(
+      [HsaGroup(cfg, rngs=rngs) for _ in range(cfg.hsa.num_groups)]
+    )
+    self.norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    if not cfg.tie_embeddings:
+      self.output = linear(
+        cfg.embed_dim,
+        cfg.vocab_size,
+        scale=cfg.init_scale,
+        dtype=cfg.compute_dtype,
+        rngs=rngs,
+      )
+
+  def __call__(
+    self,
+    tokens: Tokens,
+    *,
+    limits: Limits = Limits(),
+    noise_key: PRNGKey | None = None,
+  ) -> Logits:
+    """Next-token logits of every position, float32.
+
+    Args:
+      tokens: ids; the length need not divide by anything.
+      limits: values of the schedules of K and W at this step.
+      noise_key: noise on the selection of chunks, if the config asks for it.
+    """
+    return self.head(self.hidden(tokens, limits=limits, noise_key=noise_key))
+
+  def hidden(
+    self,
+    tokens: Tokens,
+    *,
+    limits: Limits = Limits(),
+    noise_key: PRNGKey | None = None,
+  ) -> Hidden:
+    """The stream after the last block, before the final norm and the head."""
+    x, _ = run_blocks(
+      self.lower_blocks,
+      self.embedding(tokens),
+      None,
+      limits=limits,
+      remat=self.cfg.remat,
+    )
+    if not self.cfg.hsa.num_groups:
+      return x
+    block = self._remat(lambda encoder, x: encoder(x))(self.encoder, x)
+    for i, group in enumerate(self.groups):
+      x = self._remat(self._read)(
+        group.block, x, block, limits, self._noise(noise_key, i)
+      )
+      x = group.run_window_blocks(x, 0, limits)
+    return x
+
+  def _read(
+    self,
+    block: HsaBlock,
+    x: Hidden,
+    chunks: ChunkBlock,
+    limits: Limits,
+    noise_key: PRNGKey | None,
+  ) -> Hidden:
+    """One group's read of the sequence's own chunks."""
+    memory = SequenceMemory(
+      chunks, self.cfg.hsa.implementation, limits.top_k, noise_key
+    )
+    return block(x, memory, 0, limits)
+
+  def head(self, hidden: Hidden) -> Logits:
+    """Final norm and logits, float32."""
+    hidden = self.norm(hidden)
+    if self.cfg.tie_embeddings:
+      return self.embedding.attend(hidden).astype(jnp.float32)
+    return self.output(hidden).astype(jnp.float32)
+
+  def init_carry(self, batch: int) -> WindowCache:
+    """The lower decoder's caches before the first token, stacked by layer."""
+    count = self.lower_blocks.mlp_norm.scale.shape[0]
+    caches = [empty_cache(self.cfg, batch)] * count
+    return jax.tree.map(lambda *x: jnp.stack(x), *caches)
+
+  def lower(
+    self, tokens: Tokens, carry: WindowCache, *, position: int | jax.Array = 0
+  ) -> tuple[Hidden, WindowCache]:
+    """The next stretch of the lower decoder, any number of tokens at a time.
+
+    Args:
+      tokens: the tokens that follow those seen by `carry`.
+      carry: from `init_carry` or the stretch before.
+      position: absolute index of the first token; only absolute positions
+        (`Position.ABSOLUTE_ROPE`) depend on it.
+
+    Returns:
+      Hidden states of the stretch and the carry after it.
+    """
+    return run_blocks(
+      self.lower_blocks, self.embedding(tokens), carry, position=position
+    )
+
+  def encode(self, hidden: Float[Array, "B T D"]) -> ChunkBlock:
+    """Landmarks, keys and values of the complete chunks of `hidden`.
+
+    `hidden` must begin at a chunk border of the sequence.
+    """
+    return self.encoder(hidden)
+
+  @property
+  def num_upper_window_layers(self) -> int:
+    """Layers through which upper states depend on earlier upper states."""
+    if not self.cfg.hsa.num_groups:
+      return 0
+    extra = self.cfg.hsa.num_groups if self.cfg.hsa.block_window else 0
+    return self.cfg.num_upper_layers + extra
+
+  def suffix_length(self, num_outputs: int) -> int:
+    """Tokens that the upper decoder must see for exact last outputs.
+
+    The memory depends on the lower decoder alone, and the upper decoder mixes
+    tokens through its windows only: `A + (W - 1) * layers` tokens suffice.
+    """
+    reach = (self.cfg.window_size - 1) * self.num_upper_window_layers
+    return num_outputs + reach
+
+  def upper(
+    self, hidden: Hidden, memory: ChunkMemory, position: int | jax.Array
+  ) -> Hidden:
+    """The upper decoder on a suffix, from the states of the lower one.
+
+    Window layers start from an empty cache, so only the last outputs are those
+    of the whole sequence; see `suffix_length`.
+
+    Args:
+      hidden: lower states of consecutive tokens.
+      memory: the chunks before them, on the device or elsewhere.
+      position: absolute index of the first token of `hidden`; a multiple of
+        `hsa.tokens_per_retrieval`.
+    """
+    for group in self.groups:
+      hidden = group(hidden, memory, position, Limits())
+    return hidden
+
+  def _noise(self, key: PRNGKey | None, group: int) -> PRNGKey | None:
+    if key is None or self.cfg.hsa.selection_noise == "none":
+      return None
+    return jax.random.fold_in(key, group)
+
+  def _remat(self, call: Callable[..., T]) -> Callable[..., T]:
+    """`call` under the remat policy; the selected chunks are always saved.
+
+    Saved, so that the backward pass cannot pick other chunks than the forward.
+    """
+    if self.cfg.remat is not Remat.BLOCK:
+      return call
+    policy = jax.checkpoint_policies.save_only_these_names("selection")
+    return jax.checkpoint(call, policy=policy, prevent_cse=False)

@@ -1,0 +1,75 @@
+"""Norm, projections, gated MLP: the parts that every block is made of."""
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+T = TypeVar("T", bound=nnx.Module)
+
+
+@functools.cache
+def initializer(scale: float) -> nnx.Initializer:
+  """N(0, scale^2). Cached: modules compare equal only with the same object."""
+  return nnx.initializers.normal(scale)
+
+
+def linear(
+  in_dim: int, out_dim: int, *, scale: float, dtype: str, rngs: nnx.Rngs
+) -> nnx.Linear:
+  """A bias-free projection: float32 parameters, product in `dtype`."""
+  return nnx.Linear(
+    in_dim,
+    out_dim,
+    use_bias=False,
+    kernel_init=initializer(scale),
+    dtype=jnp.dtype(dtype),
+    param_dtype=jnp.float32,
+    rngs=rngs,
+  )
+
+
+def stack(build: Callable[[jax.Array], T], key: jax.Array, count: int) -> T:
+  """`count` modules as one, every parameter with a leading layer axis."""
+  return jax.vmap(build)(jax.random.split(key, count))
+
+
+def rms_normalize(
+  x: Float[Array, "*lead D"], *, eps: float
+) -> Float[Array, "*lead D"]:
+  """`x / rms(x)` over the last axis; float32 in, float32 out."""
+  # A dot product: XLA on CPU vectorises it, unlike a mean of squares.
+  square = jnp.einsum("...d,...d->...", x, x)[..., None]
+  return x * jax.lax.rsqrt(square / x.shape[-1] + eps)
+
+
+class RMSNorm(nnx.Module):
+  """`x / rms(x) * scale` over the last axis, in float32."""
+
+  def __init__(self, dim: int, *, eps: float):
+    self.eps = eps
+    self.scale = nnx.Param(jnp.ones((dim,), jnp.float32))
+
+  def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
+    wide = rms_normalize(x.astype(jnp.float32), eps=self.eps)
+    gain = jnp.broadcast_to(self.scale[...], wide.shape)
+    return (wide * gain).astype(x.dtype)
+
+
+class GatedMlp(nnx.Module):
+  """SwiGLU: `down(silu(gate(x)) * up(x))`."""
+
+  def __init__(
+    self, dim: int, mlp_dim: int, *, scale: float, dtype: str, rngs: nnx.Rngs
+  ):
+    make = functools.partial(linear, scale=scale, dtype=dtype, rngs=rngs)
+    self.gate = make(dim, mlp_dim)
+    self.up = make(dim, mlp_dim)
+    self.down = make(mlp_dim, dim)
+
+  def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
+    return self.down(jax.nn.silu(self.gate(x)) * self.up(x))

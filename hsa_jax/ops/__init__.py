@@ -1,0 +1,1 @@
+"""Pure functions on arrays; every fast path has a slow twin in `reference`."""

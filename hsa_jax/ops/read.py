@@ -1,0 +1,233 @@
+"""The sparse read: attention inside each selected chunk, fused by weights.
+
+    out_t = sum_k w_{t,k} * softmax_n(q_t K_{i_k}^T / sqrt(H)) V_{i_k}
+
+Each chunk has its own softmax denominator; chunks meet only in the weighted
+sum (arXiv 2510.17196 sec. 3, 2504.16795 eq. 5). `softmax_n` adds n to the
+denominator: n = 1 is the softmax-off-by-one "sink". One signature, several
+implementations, forward and gradient equal:
+
+  reference  loops over tokens and chunks: the specification (`ops.reference`)
+  dense      all chunks for all tokens, weight 0 where not selected: large
+             matrix products; best while a sequence holds few chunks
+  gather     only the selected chunks, gathered per tile of queries
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from hsa_jax.ops import reference
+from hsa_jax.types import Selection
+
+IMPLEMENTATIONS = ("reference", "dense", "gather")
+# Queries per tile of `gather`: bounds the gathered keys and values.
+GATHER_TILE = 512
+# `dense` computes C/K times the useful logits, in larger and fewer products.
+DENSE_MAX_RATIO = {"cpu": 8, "gpu": 16, "tpu": 32}
+
+
+def pick_implementation(
+  *, num_chunks: int, top_k: int, backend: str | None = None
+) -> str:
+  """The implementation that `auto` stands for, by shape and backend."""
+  backend = backend or jax.default_backend()
+  ratio = DENSE_MAX_RATIO.get(backend, DENSE_MAX_RATIO["gpu"])
+  return "dense" if num_chunks <= ratio * top_k else "gather"
+
+
+def read_chunks(
+  query: Float[Array, "B T N H"],
+  keys: Float[Array, "B C S G H"],
+  values: Float[Array, "B C S G H"],
+  selection: Selection,
+  weights: Float[Array, "B T G K"] | None,
+  *,
+  sink: int = 0,
+  implementation: str = "auto",
+) -> Float[Array, "B T N H"]:
+  """Reads the selected chunks; see the module's equation.
+
+  Args:
+    query: read queries; `N / G` query heads share a memory head.
+    keys: chunk keys, without positions.
+    values: chunk values.
+    selection: chunk ids per token and memory head.
+    weights: weight of each slot, 0 in invalid ones; None weighs each chunk by
+      its attention mass per query head (NSA), which equals one flat softmax
+      over all selected tokens.
+    sink: 0 or 1, added to each chunk's softmax denominator.
+    implementation: auto | reference | dense | gather.
+
+  Returns:
+    The fused head outputs, in the dtype of `query`; 0 where nothing is valid.
+
+  Raises:
+    ValueError: for an unknown implementation.
+  """
+  if keys.shape[1] == 0:
+    return jnp.zeros_like(query)
+  if implementation == "auto":
+    implementation = pick_implementation(
+      num_chunks=keys.shape[1], top_k=selection.index.shape[-1]
+    )
+  functions = {
+    "reference": reference.read_chunks,
+    "dense": _read_dense,
+    "gather": _read_gather,
+  }
+  if implementation not in functions:
+    names = ", ".join(IMPLEMENTATIONS)
+    raise ValueError(f"implementation {implementation!r}: use one of {names}")
+  return functions[implementation](
+    query, keys, values, selection, weights, sink=sink
+  )
+
+
+def read_gathered(
+  query: Float[Array, "B T N H"],
+  keys: Float[Array, "B T G K S H"],
+  values: Float[Array, "B T G K S H"],
+  weights: Float[Array, "B T G K"] | None,
+  valid: Bool[Array, "B T G K"],
+  *,
+  sink: int = 0,
+) -> Float[Array, "B T N H"]:
+  """The read when each token's chunks already lie beside it.
+
+  What host and disk memories call with the chunks that they fetched.
+  """
+  batch, length, num_heads, head_dim = query.shape
+  heads = keys.shape[2]
+  grouped = query.reshape(batch, length, heads, num_heads // heads, head_dim)
+  logits = _dot("btgqh,btgksh->btgqks", grouped, keys) * head_dim**-0.5
+  attend, mass = _chunk_softmax(logits, sink)
+  if weights is None:
+    share = _mass_weights(mass, valid[:, :, :, None])
+  else:
+    share = weights[:, :, :, None]
+  attend = (attend * share[..., None]).astype(values.dtype)
+  out = _dot("btgqks,btgksh->btgqh", attend, values)
+  return out.reshape(query.shape).astype(query.dtype)
+
+
+def _dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
+  return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+def _chunk_softmax(
+  logits: Float[Array, "*lead S"], sink: int
+) -> tuple[Float[Array, "*lead S"], Float[Array, "*lead"]]:
+  """softmax_n over the last axis, and the logarithm of its denominator."""
+  top = jnp.max(logits, axis=-1, keepdims=True)
+  top = lax.stop_gradient(jnp.maximum(top, 0.0) if sink else top)
+  numerator = jnp.exp(logits - top)
+  total = jnp.sum(numerator, axis=-1, keepdims=True)
+  if sink:
+    total = total + sink * jnp.exp(-top)
+  return numerator / total, (jnp.log(total) + top)[..., 0]
+
+
+def _mass_weights(
+  mass: Float[Array, "*lead K"], valid: Bool[Array, "*lead K"]
+) -> Float[Array, "*lead K"]:
+  """Each chunk's share of the joint denominator; 0 in rows without any."""
+  top = jnp.max(jnp.where(valid, mass, -1e30), axis=-1, keepdims=True)
+  top = lax.stop_gradient(jnp.maximum(top, -1e29))
+  share = jnp.where(valid, jnp.exp(jnp.where(valid, mass, 0.0) - top), 0.0)
+  total = jnp.sum(share, axis=-1, keepdims=True)
+  return share / jnp.where(total > 0, total, 1.0)
+
+
+def _read_dense(
+  query: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
+  selection: Selection,
+  weights: jax.Array | None,
+  *,
+  sink: int,
+) -> jax.Array:
+  batch, length, num_heads, head_dim = query.shape
+  num_chunks, heads = keys.shape[1], keys.shape[3]
+  grouped = query.reshape(batch, length, heads, num_heads // heads, head_dim)
+  logits = _dot("btgqh,bcsgh->bgqtcs", grouped, keys) * head_dim**-0.5
+  attend, mass = _chunk_softmax(logits, sink)
+  if weights is None:
+    chosen = _spread(selection, selection.valid.astype(jnp.float32), num_chunks)
+    share = _mass_weights(mass, chosen[:, :, None] > 0)
+  else:
+    share = _spread(selection, weights, num_chunks)[:, :, None]
+  attend = (attend * share[..., None]).astype(values.dtype)
+  out = _dot("bgqtcs,bcsgh->btgqh", attend, values)
+  return out.reshape(query.shape).astype(query.dtype)
+
+
+def _spread(
+  selection: Selection, slots: Float[Array, "B T G K"], num_chunks: int
+) -> Float[Array, "B G T C"]:
+  """Slot values laid out by chunk id; 0 elsewhere.
+
+  A fused compare-and-sum: no scatter, forward or backward. Invalid slots point
+  at chunk 0 with value 0, so adding them is harmless.
+  """
+  index = selection.index.transpose(0, 2, 1, 3)[..., None]
+  slots = slots.transpose(0, 2, 1, 3)[..., None]
+  return jnp.sum(jnp.where(index == jnp.arange(num_chunks), slots, 0.0), axis=-2)
+
+
+def _read_gather(
+  query: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
+  selection: Selection,
+  weights: jax.Array | None,
+  *,
+  sink: int,
+) -> jax.Array:
+  length = query.shape[1]
+  tile = min(GATHER_TILE, length)
+  num_tiles = -(-length // tile)
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def read_tile(rows: tuple) -> jax.Array:
+    tile_query, index, valid, tile_weights = rows
+    return read_gathered(
+      tile_query,
+      take_chunks(keys, index),
+      take_chunks(values, index),
+      tile_weights,
+      valid,
+      sink=sink,
+    )
+
+  rows = (query, selection.index, selection.valid, weights)
+  if num_tiles == 1:
+    return read_tile(rows)
+  tiles = jax.tree.map(lambda x: _tiles(x, num_tiles, tile), rows)
+  out = lax.map(read_tile, tiles)
+  out = jnp.moveaxis(out, 0, 1).reshape(query.shape[0], -1, *query.shape[2:])
+  return out[:, :length]
+
+
+def take_chunks(
+  chunks: Float[Array, "B C S G H"], index: jax.Array
+) -> Float[Array, "B T G K S H"]:
+  """The chunks `index[B T G K]` of each memory head."""
+
+  def one_head(tokens: jax.Array, ids: jax.Array) -> jax.Array:
+    return tokens[ids]  # [C S H], [T K] -> [T K S H]
+
+  per_head = jax.vmap(one_head, in_axes=(2, 1), out_axes=1)
+  return jax.vmap(per_head)(chunks, index)
+
+
+def _tiles(x: jax.Array, num_tiles: int, tile: int) -> jax.Array:
+  """[B, T, ...] -> [num_tiles, B, tile, ...], padded with zeros."""
+  pad = [(0, 0)] * x.ndim
+  pad[1] = (0, num_tiles * tile - x.shape[1])
+  x = jnp.pad(x, pad).reshape(x.shape[0], num_tiles, tile, *x.shape[2:])
+  return jnp.moveaxis(x, 1, 0)

@@ -1,0 +1,134 @@
+"""The specification: loops over tokens and chunks, float32, no cleverness.
+
+Slow on purpose. Each function states one equation; the fast implementations
+are tested against these, forward and gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from hsa_jax.types import Selection
+
+
+def select_chunks(
+  query: Float[Array, "B T G R"],
+  landmarks: Float[Array, "B C G R"],
+  *,
+  num_visible: Int[Array, " T"],
+  top_k: int,
+) -> Selection:
+  """`ops.select.select_chunks` by sorting each row in plain Python."""
+  batch, length, heads, dim = query.shape
+  slots = {}
+  for b, t, g in _grid(batch, length, heads):
+    visible = range(int(num_visible[t]))
+    scored = [
+      (float(jnp.dot(query[b, t, g], landmarks[b, i, g])) * dim**-0.5, i)
+      for i in visible
+    ]
+    best = sorted(scored, reverse=True)[:top_k]  # equal scores: later chunk
+    slots[b, t, g] = sorted((i for _, i in best), reverse=True)
+  index = jnp.zeros((batch, length, heads, top_k), jnp.int32)
+  valid = jnp.zeros(index.shape, bool)
+  score = jnp.full(index.shape, -jnp.inf, jnp.float32)
+  for (b, t, g), chunks in slots.items():
+    for k, i in enumerate(chunks):
+      value = jnp.dot(query[b, t, g], landmarks[b, i, g]) * dim**-0.5
+      index = index.at[b, t, g, k].set(i)
+      valid = valid.at[b, t, g, k].set(True)
+      score = score.at[b, t, g, k].set(value)
+  return Selection(index, score, valid)
+
+
+def stick_breaking(selection: Selection) -> Float[Array, "B T G K"]:
+  """`sigmoid(s_k) * prod_{j<k} (1 - sigmoid(s_j))`, slot by slot."""
+  remaining = jnp.ones(selection.score.shape[:-1], jnp.float32)
+  weights = []
+  for k in range(selection.score.shape[-1]):
+    score = jnp.where(selection.valid[..., k], selection.score[..., k], 0.0)
+    share = jnp.where(selection.valid[..., k], jax.nn.sigmoid(score), 0.0)
+    weights.append(share * remaining)
+    remaining = remaining * (1 - share)
+  return jnp.stack(weights, axis=-1)
+
+
+def read_chunks(
+  query: Float[Array, "B T N H"],
+  keys: Float[Array, "B C S G H"],
+  values: Float[Array, "B C S G H"],
+  selection: Selection,
+  weights: Float[Array, "B T G K"] | None,
+  *,
+  sink: int = 0,
+) -> Float[Array, "B T N H"]:
+  """`sum_k w_{t,k} softmax_n(q_t K_k^T / sqrt(H)) V_k`, token by token."""
+  batch, length, num_heads, _ = query.shape
+  share = num_heads // keys.shape[3]
+  rows = [
+    _read_one(
+      query[b, t, n],
+      keys[b, :, :, n // share],
+      values[b, :, :, n // share],
+      selection.index[b, t, n // share],
+      selection.valid[b, t, n // share],
+      None if weights is None else weights[b, t, n // share],
+      sink,
+    )
+    for b, t, n in _grid(batch, length, num_heads)
+  ]
+  return jnp.stack(rows).reshape(query.shape).astype(query.dtype)
+
+
+def window_attention(
+  query: Float[Array, "B T N H"],
+  keys: Float[Array, "B U G H"],
+  values: Float[Array, "B U G H"],
+  *,
+  window: int | Int[Array, ""],
+) -> Float[Array, "B T N H"]:
+  """Causal attention to the last `window` keys, by an explicit [T, U] mask.
+
+  The last query stands at the last key: key `j` is seen by query `i` iff
+  `0 <= (U - T + i) - j < window`.
+  """
+  num_heads, head_dim = query.shape[2:]
+  keys = jnp.repeat(keys, num_heads // keys.shape[2], axis=2)
+  values = jnp.repeat(values, num_heads // values.shape[2], axis=2)
+  logits = jnp.einsum("btnh,bunh->bntu", query, keys) * head_dim**-0.5
+  row = jnp.arange(query.shape[1])[:, None] + keys.shape[1] - query.shape[1]
+  distance = row - jnp.arange(keys.shape[1])[None, :]
+  seen = (distance >= 0) & (distance < window)
+  attend = jax.nn.softmax(jnp.where(seen, logits, -1e30), axis=-1)
+  return jnp.einsum("bntu,bunh->btnh", attend, values)
+
+
+def _grid(*sizes: int) -> list[tuple[int, ...]]:
+  grid: list[tuple[int, ...]] = [()]
+  for size in sizes:
+    grid = [(*head, i) for head in grid for i in range(size)]
+  return grid
+
+
+def _read_one(
+  query: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
+  index: jax.Array,
+  valid: jax.Array,
+  weights: jax.Array | None,
+  sink: int,
+) -> jax.Array:
+  """One token, one head: keys and values are [C S H], slots [K]."""
+  outputs, denominators = [], []
+  for k in range(index.shape[0]):
+    logits = keys[index[k]] @ query * query.shape[0] ** -0.5
+    numerator = jnp.exp(logits)
+    denominator = jnp.sum(numerator) + sink
+    outputs.append(numerator @ values[index[k]] / denominator)
+    denominators.append(denominator)
+  if weights is None:
+    mass = jnp.where(valid, jnp.stack(denominators), 0.0)
+    weights = mass / jnp.maximum(jnp.sum(mass), 1e-30)
+  weights = jnp.where(valid, weights, 0.0)
+  return sum(w * o for w, o in zip(weights, outputs, strict=True))

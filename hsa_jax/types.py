@@ -1,0 +1,69 @@
+"""Letters of the shapes, and the small tuples that rooms hand to one another.
+
+Every public array argument in the package is annotated with these letters
+(checked in the tests by jaxtyping's import hook, free at run time):
+
+  B batch        T query tokens      U key tokens       D embed
+  F mlp          V vocabulary        N query heads      G memory (or kv) heads
+  H head_dim     C chunks            S chunk_size       K top_k slots
+  R landmark_dim per retrieval head  L layers of a stack
+"""
+
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+Tokens = Int[Array, "B T"]
+Hidden = Float[Array, "B T D"]
+Logits = Float[Array, "B T V"]
+Queries = Float[Array, "B T N H"]
+Landmarks = Float[Array, "B C G R"]
+ChunkTokens = Float[Array, "B C S G H"]
+
+
+class Selection(NamedTuple):
+  """The chunks that each token reads, nearest first.
+
+  Attributes:
+    index: chunk ids; invalid slots hold 0 and come last.
+    score: float32 retrieval scores (no noise), `-inf` in invalid slots.
+    valid: whether the slot holds a visible chunk.
+  """
+
+  index: Int[Array, "B T G K"]
+  score: Float[Array, "B T G K"]
+  valid: Bool[Array, "B T G K"]
+
+
+class ChunkBlock(NamedTuple):
+  """What the chunk encoder says of `C` consecutive complete chunks."""
+
+  landmarks: Float[Array, "B C G R"]
+  keys: Float[Array, "B C S G H"]
+  values: Float[Array, "B C S G H"]
+
+
+class WindowCache(NamedTuple):
+  """The last `W - 1` keys (not rotated) and values of one window layer.
+
+  `length` counts the tokens ever seen, saturating at `W - 1`, so that the
+  empty slots at the left of a young cache are never attended to.
+  """
+
+  keys: Float[Array, "B P G H"]
+  values: Float[Array, "B P G H"]
+  length: Int[Array, ""]
+
+
+class Limits(NamedTuple):
+  """Values of the schedules at one training step; None: the full size.
+
+  Traced scalars below a static maximum, so that a schedule never recompiles.
+  """
+
+  top_k: Int[Array, ""] | None = None
+  window: Int[Array, ""] | None = None
+
+
+PRNGKey = jax.Array
