@@ -1,0 +1,110 @@
+# Every target sets up what it needs: a virtual environment in .venv with the
+# exact versions of constraints.txt. Needed beforehand: Python >= 3.11, make, a
+# package index. Choose an interpreter with `make PYTHON=/path/to/python3.12`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+  && { echo $$p; break; }; done)
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# Where the main job puts its results; override to keep several.
+RUNS ?= runs
+HSA := $(RUNS)/quickstart
+SWA := $(RUNS)/quickstart_swa
+STORED_SWA := benchmarks/results/quickstart_swa
+
+# What both models are asked. Lengths are in tokens (here: bytes).
+NIAH := --suites=hsa_ruler --tasks=s_niah
+SHORT := --lengths=256,1K,4K,16K,64K --samples=20
+LONG := --lengths=256K,1M --samples=10
+
+.PHONY: help setup quickstart quickstart-data quickstart-train \
+  quickstart-eval quickstart-control quickstart-table \
+  test test-slow lint bench clean
+
+help:  ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+	  | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## Installs the package and its tools into .venv (once).
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 found. Install one, or\
+	 name it: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@echo "Setting up $(VENV) with $(PYTHON) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# --- the main job ------------------------------------------------------------
+
+quickstart: $(STAMP)  ## Trains on real text, evaluates to 1M tokens, prints the table.
+	@start=$$SECONDS; \
+	$(MAKE) --no-print-directory quickstart-data quickstart-train; \
+	$(MAKE) --no-print-directory quickstart-eval; \
+	$(MAKE) --no-print-directory quickstart-table; \
+	echo "quickstart: $$((SECONDS - start)) s after set-up"
+
+quickstart-data: $(STAMP)
+	$(RUN) -m hsa_jax.cli.prepare --config=configs/quickstart.py
+
+quickstart-train: $(STAMP)
+	$(RUN) train.py --config=configs/quickstart.py --workdir=$(HSA)
+
+quickstart-eval: $(STAMP)
+	$(RUN) eval.py --checkpoint=$(HSA) $(NIAH) $(SHORT) --haystack=text \
+	  --workdir=$(HSA)/eval
+	$(RUN) eval.py --checkpoint=$(HSA) $(NIAH) $(LONG) --haystack=text \
+	  --workdir=$(HSA)/eval
+	$(RUN) eval.py --checkpoint=$(HSA) $(NIAH) --lengths=1M --samples=10 \
+	  --haystack=noise --workdir=$(HSA)/eval
+	$(RUN) eval.py --checkpoint=$(HSA) --suites=ppl --lengths=256,4K \
+	  --workdir=$(HSA)/eval
+
+quickstart-control: $(STAMP)  ## Trains and evaluates the control afresh.
+	$(RUN) -m hsa_jax.cli.prepare --config=configs/quickstart_swa.py
+	$(RUN) train.py --config=configs/quickstart_swa.py --workdir=$(SWA)
+	$(RUN) eval.py --checkpoint=$(SWA) $(NIAH) $(SHORT) --haystack=text \
+	  --workdir=$(SWA)/eval
+	$(RUN) eval.py --checkpoint=$(SWA) $(NIAH) $(LONG) --haystack=text \
+	  --workdir=$(SWA)/eval
+	$(RUN) eval.py --checkpoint=$(SWA) $(NIAH) --lengths=1M --samples=10 \
+	  --haystack=noise --workdir=$(SWA)/eval
+	$(RUN) eval.py --checkpoint=$(SWA) --suites=ppl --lengths=256,4K \
+	  --workdir=$(SWA)/eval
+
+# The control's stored results count only while they belong to the present
+# configs/quickstart_swa.py; otherwise it is trained here and now.
+quickstart-table: $(STAMP)
+	@$(RUN) -m hsa_jax.cli.compare --find --config=configs/quickstart_swa.py \
+	  $(SWA)/eval $(STORED_SWA) \
+	  || $(MAKE) --no-print-directory quickstart-control
+	@$(RUN) -m hsa_jax.cli.compare --config=configs/quickstart_swa.py \
+	  --run=$(HSA)/eval $(SWA)/eval $(STORED_SWA)
+
+# --- development -------------------------------------------------------------
+
+test: $(STAMP)  ## Runs the tests (under 10 minutes on 2 cores).
+	$(RUN) -m pytest
+
+test-slow: $(STAMP)  ## Runs the slow tests too: learning, many devices.
+	$(RUN) -m pytest -m ''
+
+lint: $(STAMP)  ## Style, formatting and types.
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+bench: $(STAMP)  ## Measures this machine: training, prefill, memory.
+	$(RUN) benchmarks/bench.py
+
+clean:  ## Removes the environment and caches; keeps data/ and runs/.
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

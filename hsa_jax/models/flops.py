@@ -1,0 +1,316 @@
+"""Parameters and operations of a model, from its configuration alone.
+
+No array is made. Letters: D embed_dim, F mlp_dim, V vocabulary, N query heads,
+P kv heads of the window, G memory heads, H head_dim, W window (keys per query,
+its own included), S chunk_size, K top_k, R landmark_dim over all heads, b
+tokens_per_retrieval, E encoder_layers, Fe encoder_mlp_dim, C chunks, c = 1 with
+a CLS token and 0 without.
+
+Forward operations per token, a multiply-add counting as two:
+
+  window block   2 (2 D N H + 2 D P H + 3 D F)  +  4 N H keys_W
+  encoder        E (S + c)/S (2 (2 D N H + 2 D P H + 3 D Fe) + 4 N H (S + c))
+  chunk k, v     2 (2 D G H);   landmark  2 D R / S
+  retrieval      (2 D R + 2 R chunks) / b
+  read           4 D N H  +  4 N H S slots  +  6 D F
+  head           2 D V
+
+Useful operations take averages over the positions of the sequence: keys_W of
+min(t + 1, W), chunks of the visible floor(t / S), slots of min(K, visible).
+Executed ones take what the chosen implementations compute: whole key bands,
+every chunk (scores, and the dense read), every slot. Norms, rotations, softmax
+and other elementwise work are not counted. Training costs three times the
+forward pass; recomputation (`remat`) is not useful work and is not counted.
+Source: arXiv 2510.17196; the conventions of arXiv 2204.02311 appendix B.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from hsa_jax.config import (
+  HsaConfig,
+  Landmark,
+  ModelConfig,
+  RetrievalHeads,
+  Weighting,
+)
+from hsa_jax.ops import read as read_ops
+from hsa_jax.ops import window as window_ops
+
+
+class Counts(NamedTuple):
+  """Parameters by part of the model.
+
+  Attributes:
+    embedding: token table; with tied embeddings also the head's matrix.
+    lower: window blocks below the memory.
+    encoder: chunk encoder with its CLS token and final norm.
+    chunking: chunk keys, values and landmarks.
+    retrieval: norms and query projections of all groups.
+    reads: read blocks of all groups, with their MLPs.
+    upper: window blocks above the memory.
+    head: final norm and, if not tied, the output matrix.
+  """
+
+  embedding: int
+  lower: int
+  encoder: int
+  chunking: int
+  retrieval: int
+  reads: int
+  upper: int
+  head: int
+
+  @property
+  def total(self) -> int:
+    """All parameters."""
+    return sum(self)
+
+
+class Flops(NamedTuple):
+  """Forward operations per token; training takes three times as many.
+
+  Attributes:
+    useful: what the method asks for.
+    executed: what the implementations compute, masked products included.
+    useful_parts: `useful` by the names of `Counts`.
+    executed_parts: `executed` likewise.
+  """
+
+  useful: float
+  executed: float
+  useful_parts: dict[str, float]
+  executed_parts: dict[str, float]
+
+
+class _Lengths(NamedTuple):
+  """Averages per token that the formulas multiply with."""
+
+  keys: float  # of a window layer
+  chunks: float  # scored by a retrieval
+  slots: float  # read, in chunks
+  encoded: float  # share of the tokens in complete chunks
+
+
+def count_parameters(cfg: ModelConfig) -> Counts:
+  """Parameters by part; equals the size of the built model."""
+  hsa, groups = cfg.hsa, cfg.hsa.num_groups
+  on = 1 if groups else 0
+  untied = 0 if cfg.tie_embeddings else cfg.vocab_size * cfg.embed_dim
+  return Counts(
+    embedding=cfg.vocab_size * cfg.embed_dim,
+    lower=cfg.num_lower_layers * _window_block_parameters(cfg),
+    encoder=on * _encoder_parameters(cfg, hsa),
+    chunking=on * _chunking_parameters(cfg, hsa),
+    retrieval=groups * _retrieval_parameters(cfg, hsa),
+    reads=groups * _read_parameters(cfg, hsa),
+    upper=cfg.num_upper_layers * _window_block_parameters(cfg),
+    head=cfg.embed_dim + untied,
+  )
+
+
+def flops_per_token(
+  cfg: ModelConfig, seq_len: int, *, backend: str = "cpu"
+) -> Flops:
+  """Forward operations per token of a sequence of `seq_len` tokens.
+
+  Args:
+    cfg: the model.
+    seq_len: tokens of the sequence, read by the model in one call.
+    backend: what `auto` implementations are resolved for.
+
+  Returns:
+    Useful and executed operations, in all and by part.
+  """
+  useful = _parts(cfg, _useful_lengths(cfg, seq_len))
+  executed = _parts(cfg, _executed_lengths(cfg, seq_len, backend))
+  return Flops(sum(useful.values()), sum(executed.values()), useful, executed)
+
+
+def training_flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
+  """Useful operations per token of one training step: forward, backward."""
+  return 3 * flops_per_token(cfg, seq_len).useful
+
+
+def prefill_flops_per_token(cfg: ModelConfig) -> float:
+  """Useful operations per token of streaming prefill, far into a context.
+
+  The lower decoder, the chunk encoder and the chunk projections: the upper
+  decoder and the head do not run on a prefix (see `docs/concepts.md`). Without
+  a memory every window block belongs to the lower decoder.
+  """
+  full = _Lengths(float(cfg.window_size), 0.0, 0.0, encoded=1.0)
+  parts = _parts(cfg, full)
+  last = 0 if cfg.hsa.num_groups else parts["upper"]
+  return parts["lower"] + parts["encoder"] + parts["chunking"] + last
+
+
+def match_parameters(cfg: ModelConfig, target: int) -> ModelConfig:
+  """The same model with `mlp_dim` changed so that it has `target` parameters.
+
+  Keeps the two sides of an ablation comparable: what a part removed takes away
+  goes into (or comes out of) the MLPs of the blocks that stay.
+
+  Args:
+    cfg: the model to resize.
+    target: wanted number of parameters.
+
+  Raises:
+    ValueError: if no `mlp_dim` >= 1 comes within 1% of the target.
+  """
+  num_mlps = cfg.num_lower_layers + cfg.num_upper_layers + cfg.hsa.num_groups
+  per_unit = 3 * cfg.embed_dim * num_mlps
+  missing = target - count_parameters(cfg).total
+  mlp_dim = max(1, cfg.mlp_dim + round(missing / per_unit))
+  matched = dataclasses.replace(cfg, mlp_dim=mlp_dim)
+  got = count_parameters(matched).total
+  if abs(got - target) > 0.01 * target:
+    raise ValueError(
+      f"mlp_dim = {mlp_dim} gives {got:,} parameters, more than 1% away from"
+      f" {target:,}; change num_layers or embed_dim first"
+    )
+  return matched
+
+
+def _mlp_parameters(cfg: ModelConfig, mlp_dim: int) -> int:
+  return 3 * cfg.embed_dim * mlp_dim
+
+
+def _window_parameters(cfg: ModelConfig) -> int:
+  """One attention sublayer: norm, q, k, v, o, and the norms of q and k."""
+  heads = 2 * cfg.num_heads + 2 * cfg.num_kv_heads
+  norms = 2 * cfg.head_dim if cfg.qk_norm else 0
+  return cfg.embed_dim * (1 + heads * cfg.head_dim) + norms
+
+
+def _window_block_parameters(cfg: ModelConfig) -> int:
+  mlp = cfg.embed_dim + _mlp_parameters(cfg, cfg.mlp_dim)
+  return _window_parameters(cfg) + mlp
+
+
+def _encoder_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
+  heads = 2 * cfg.num_heads + 2 * cfg.num_kv_heads
+  layer = cfg.embed_dim * (2 + heads * cfg.head_dim)
+  # Queries and keys of the encoder are always normalised.
+  layer += 2 * cfg.head_dim + _mlp_parameters(cfg, hsa.encoder_mlp_dim)
+  cls = cfg.embed_dim if hsa.landmark is Landmark.CLS else 0
+  prenorm = cfg.embed_dim if hsa.encoder_prenorm else 0
+  return hsa.encoder_layers * layer + cls + prenorm + cfg.embed_dim
+
+
+def _chunking_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
+  width = 2 * hsa.num_memory_heads * cfg.head_dim + hsa.landmark_dim
+  return cfg.embed_dim * width + (cfg.head_dim if hsa.qk_norm else 0)
+
+
+def _retrieval_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
+  single = hsa.retrieval_heads is RetrievalHeads.SINGLE
+  head_dim = hsa.landmark_dim // (1 if single else hsa.num_memory_heads)
+  norms = 2 * head_dim if hsa.landmark_norm else 0
+  slope = 1 if hsa.weighting is Weighting.SOFTMAX_DECAY else 0
+  return cfg.embed_dim * (1 + hsa.landmark_dim) + norms + slope
+
+
+def _read_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
+  norms = 2 * cfg.embed_dim + (cfg.head_dim if hsa.qk_norm else 0)
+  matrices = 2 * cfg.embed_dim * cfg.num_heads * cfg.head_dim
+  window = _window_parameters(cfg) if hsa.block_window else 0
+  return norms + matrices + _mlp_parameters(cfg, cfg.mlp_dim) + window
+
+
+def _useful_lengths(cfg: ModelConfig, seq_len: int) -> _Lengths:
+  """Averages of min(t + 1, W), floor(t / S) and min(K, floor(t / S))."""
+  size, length = cfg.hsa.chunk_size, seq_len
+  window = min(cfg.window_size, length)
+  keys = (window * (window + 1) / 2 + (length - window) * window) / length
+  chunks = _sum_visible(length, size)
+  # Beyond K visible chunks the excess is again a staircase, K * S later.
+  excess = _sum_visible(max(0, length - cfg.hsa.top_k * size), size)
+  encoded = length // size * size / length
+  return _Lengths(keys, chunks / length, (chunks - excess) / length, encoded)
+
+
+def _sum_visible(length: int, size: int) -> int:
+  """Sum of floor(t / size) over t = 0 .. length - 1."""
+  whole, tail = divmod(length, size)
+  return size * whole * (whole - 1) // 2 + tail * whole
+
+
+def _executed_lengths(
+  cfg: ModelConfig, seq_len: int, backend: str
+) -> _Lengths:
+  """What the implementations multiply, masked or not."""
+  num_chunks = seq_len // cfg.hsa.chunk_size
+  implementation = cfg.hsa.implementation
+  if implementation == "auto":
+    implementation = read_ops.pick_implementation(
+      num_chunks=num_chunks, top_k=cfg.hsa.top_k, backend=backend
+    )
+  slots = cfg.hsa.top_k if num_chunks else 0
+  if implementation == "dense":
+    slots = num_chunks
+  keys = _executed_keys(cfg, seq_len)
+  encoded = num_chunks * cfg.hsa.chunk_size / seq_len
+  return _Lengths(keys, num_chunks, slots, encoded)
+
+
+def _executed_keys(cfg: ModelConfig, seq_len: int) -> float:
+  """Keys that a query of a window layer is multiplied with."""
+  if cfg.window_implementation == "reference":
+    return float(seq_len)
+  block = window_ops.block_length(cfg.window_size, seq_len)
+  bands = 1 + -(-(cfg.window_size - 1) // block)
+  padded_queries = -(-seq_len // block) * block
+  return bands * block * padded_queries / seq_len
+
+
+def _parts(cfg: ModelConfig, lengths: _Lengths) -> dict[str, float]:
+  """Operations per token by part."""
+  hsa, groups = cfg.hsa, cfg.hsa.num_groups
+  block = _window_block_flops(cfg, lengths.keys)
+  on = 1 if groups else 0
+  return {
+    "embedding": 0.0,
+    "lower": cfg.num_lower_layers * block,
+    "encoder": on * lengths.encoded * _encoder_flops(cfg, hsa),
+    "chunking": on * lengths.encoded * _chunking_flops(cfg, hsa),
+    "retrieval": groups * _retrieval_flops(cfg, hsa, lengths.chunks),
+    "reads": groups * _read_flops(cfg, hsa, lengths),
+    "upper": cfg.num_upper_layers * block,
+    "head": 2.0 * cfg.embed_dim * cfg.vocab_size,
+  }
+
+
+def _window_flops(cfg: ModelConfig, keys: float) -> float:
+  heads = 2 * cfg.num_heads + 2 * cfg.num_kv_heads
+  matrices = 2 * cfg.embed_dim * heads * cfg.head_dim
+  return matrices + 4 * cfg.num_heads * cfg.head_dim * keys
+
+
+def _window_block_flops(cfg: ModelConfig, keys: float) -> float:
+  return _window_flops(cfg, keys) + 6 * cfg.embed_dim * cfg.mlp_dim
+
+
+def _encoder_flops(cfg: ModelConfig, hsa: HsaConfig) -> float:
+  rows = hsa.chunk_size + (1 if hsa.landmark is Landmark.CLS else 0)
+  mlp = 6 * cfg.embed_dim * hsa.encoder_mlp_dim
+  layer = _window_flops(cfg, float(rows)) + mlp  # each row sees every row
+  return hsa.encoder_layers * layer * rows / hsa.chunk_size
+
+
+def _chunking_flops(cfg: ModelConfig, hsa: HsaConfig) -> float:
+  tokens = 4 * cfg.embed_dim * hsa.num_memory_heads * cfg.head_dim
+  return tokens + 2 * cfg.embed_dim * hsa.landmark_dim / hsa.chunk_size
+
+
+def _retrieval_flops(cfg: ModelConfig, hsa: HsaConfig, chunks: float) -> float:
+  query, scores = 2 * cfg.embed_dim, 2 * chunks
+  return hsa.landmark_dim * (query + scores) / hsa.tokens_per_retrieval
+
+
+def _read_flops(cfg: ModelConfig, hsa: HsaConfig, lengths: _Lengths) -> float:
+  width = cfg.num_heads * cfg.head_dim
+  matrices = cfg.embed_dim * (4 * width + 6 * cfg.mlp_dim)
+  scores = 4 * width * hsa.chunk_size * lengths.slots
+  window = _window_flops(cfg, lengths.keys) if hsa.block_window else 0
+  return matrices + scores + window

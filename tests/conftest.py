@@ -1,0 +1,25 @@
+"""Strict settings for every test.
+
+Warnings are errors (pyproject.toml), ranks never promote silently, and the
+shapes written on the functions of `ops` and `models` are checked at each call.
+"""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jaxtyping
+from absl import flags
+
+# grain reads absl flags, which pytest never parses.
+flags.FLAGS.mark_as_parsed()
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Stays installed for the whole session: it must precede the first import. The
+# numeric tower lets an int stand where a float is asked for.
+jaxtyping.install_import_hook(
+  ["hsa_jax.ops", "hsa_jax.models"],
+  "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)

@@ -1,0 +1,160 @@
+"""Parameter and operation counts against the built model and brute force."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from hsa_jax.config import HsaConfig, ModelConfig
+from hsa_jax.models import flops, language_model
+
+BASE_HSA = HsaConfig(
+  num_groups=1,
+  chunk_size=8,
+  top_k=2,
+  num_memory_heads=2,
+  landmark_dim=24,
+  encoder_layers=1,
+  encoder_mlp_dim=40,
+)
+BASE = ModelConfig(
+  vocab_size=48,
+  embed_dim=32,
+  num_lower_layers=2,
+  num_upper_layers=2,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=6,
+  mlp_dim=56,
+  window_size=12,
+  hsa=BASE_HSA,
+)
+
+
+def variant(**changes) -> ModelConfig:
+  """BASE with fields of either dataclass replaced."""
+  names = {f.name for f in dataclasses.fields(ModelConfig)}
+  outer = {k: v for k, v in changes.items() if k in names}
+  inner = {k: v for k, v in changes.items() if k not in names}
+  hsa = dataclasses.replace(BASE_HSA, **inner)
+  return dataclasses.replace(BASE, **outer, hsa=hsa)
+
+
+VARIANTS = {
+  "base": {},
+  "no_memory": {"num_groups": 0},
+  "two_groups": {"num_groups": 2},
+  "no_lower": {"num_lower_layers": 0},
+  "no_encoder": {"encoder_layers": 0, "landmark": "mean"},
+  "two_encoders": {"encoder_layers": 2},
+  "mean": {"landmark": "mean"},
+  "prenorm": {"encoder_prenorm": True},
+  "landmark_norm": {"landmark_norm": True},
+  "single_head": {"retrieval_heads": "single", "landmark_norm": True},
+  "softmax": {"weighting": "softmax"},
+  "decay": {"weighting": "softmax_decay", "num_groups": 2},
+  "mass": {"weighting": "mass"},
+  "sink": {"sink": 1},
+  "no_qk_norm": {"qk_norm": False},
+  "standard": {"residual": "standard"},
+  "block_window": {"block_window": True},
+  "untied": {"tie_embeddings": False},
+  "blocks_of_queries": {"tokens_per_retrieval": 4},
+}
+
+
+def typed(changes: dict) -> dict:
+  """Strings as the enum members they name."""
+  hints = {f.name: type(getattr(BASE_HSA, f.name)) for f in
+           dataclasses.fields(HsaConfig)}
+  return {k: hints[k](v) if k in hints else v for k, v in changes.items()}
+
+
+def built_size(cfg: ModelConfig) -> int:
+  """Parameters of the real model, from shapes alone."""
+  model = nnx.eval_shape(
+    lambda: language_model.LanguageModel(cfg, rngs=nnx.Rngs(0))
+  )
+  leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+  return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_count_equals_built_model(name):
+  cfg = variant(**typed(VARIANTS[name]))
+  assert flops.count_parameters(cfg).total == built_size(cfg)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_ablations_match_within_one_percent(name):
+  # Wide enough that one unit of mlp_dim is well below 1% of the whole.
+  changes = typed(VARIANTS[name])
+  wide = {"embed_dim": 64, "head_dim": 16, "mlp_dim": 256}
+  target = flops.count_parameters(variant(**wide)).total
+  matched = flops.match_parameters(variant(**{**wide, **changes}), target)
+  assert abs(built_size(matched) - target) <= 0.01 * target
+
+
+def test_match_refuses_the_impossible():
+  with pytest.raises(ValueError, match="more than 1%"):
+    flops.match_parameters(BASE, 100)
+
+
+@pytest.mark.parametrize("seq_len", [1, 7, 8, 23, 64, 100])
+def test_useful_lengths_equal_sums_over_positions(seq_len):
+  t = np.arange(seq_len)
+  visible = t // BASE_HSA.chunk_size
+  got = flops._useful_lengths(BASE, seq_len)
+  np.testing.assert_allclose(
+    [got.keys, got.chunks, got.slots],
+    [
+      np.minimum(t + 1, BASE.window_size).mean(),
+      visible.mean(),
+      np.minimum(visible, BASE_HSA.top_k).mean(),
+    ],
+    rtol=1e-12,
+  )
+
+
+def test_window_block_by_hand():
+  cfg = variant(num_groups=0, num_lower_layers=1, num_upper_layers=0)
+  parts = flops.flops_per_token(cfg, 1).useful_parts
+  matrices = 32 * 24 * 2 + 32 * 12 * 2 + 3 * 32 * 56
+  assert parts["lower"] == 2 * matrices + 4 * 24 * 1
+  assert parts["head"] == 2 * 32 * 48
+
+
+def test_executed_is_at_least_useful_for_every_part():
+  for name in VARIANTS:
+    counted = flops.flops_per_token(variant(**typed(VARIANTS[name])), 200)
+    for part, useful in counted.useful_parts.items():
+      assert counted.executed_parts[part] >= useful - 1e-9, (name, part)
+    assert counted.useful == pytest.approx(sum(counted.useful_parts.values()))
+
+
+def test_useful_operations_do_not_grow_with_length_except_scores():
+  """Reads saturate at K chunks; only the landmark scores keep growing."""
+  short, long = (flops.flops_per_token(BASE, n).useful_parts for n in (4096, 8192))
+  assert long["reads"] == pytest.approx(short["reads"], rel=1e-2)
+  assert long["retrieval"] > 1.5 * short["retrieval"]
+
+
+def test_forward_matches_the_compiler():
+  """XLA's own count, where no loop hides operations from it."""
+  cfg = variant(num_groups=0, num_lower_layers=1, num_upper_layers=0)
+  model = language_model.LanguageModel(cfg, rngs=nnx.Rngs(0))
+  tokens = jax.ShapeDtypeStruct((1, 96), "int32")
+  compiled = jax.jit(lambda m, t: m(t)).lower(model, tokens).compile()
+  counted = compiled.cost_analysis()["flops"] / 96
+  executed = flops.flops_per_token(cfg, 96).executed
+  # Elementwise work is in the compiler's count and not in ours.
+  assert executed <= counted <= 1.6 * executed
+
+
+def test_prefill_is_what_a_prefix_costs():
+  parts = flops.flops_per_token(BASE, 100_000).useful_parts
+  wanted = parts["lower"] + parts["encoder"] + parts["chunking"]
+  assert flops.prefill_flops_per_token(BASE) == pytest.approx(wanted, rel=1e-3)
