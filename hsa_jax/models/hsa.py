@@ -235,7 +235,7 @@ class HsaGroup(nnx.Module):
     limits: Limits,
   ) -> Float[Array, "B T D"]:
     x = self.block(x, memory, position, limits)
-    return self.run_window_blocks(x, position, limits)
+    return _run_window_blocks(self, x, position, limits)
 
   def run_window_blocks(
     self,
@@ -253,6 +253,16 @@ class HsaGroup(nnx.Module):
       remat=self.cfg.remat,
     )
     return out
+
+
+@jax.jit
+def _run_window_blocks(
+  group: HsaGroup, x: jax.Array, position: jax.Array | int, limits: Limits
+) -> jax.Array:
+  """Compiled as one: a memory on the host keeps the caller outside of jit,
+  where every `lax.scan` would be compiled again at each call.
+  """
+  return group.run_window_blocks(x, position, limits)
 
 
 def _per_memory_head(selection: Selection, count: int) -> Selection:
