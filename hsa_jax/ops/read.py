@@ -176,7 +176,8 @@ def _spread(
   """
   index = selection.index.transpose(0, 2, 1, 3)[..., None]
   slots = slots.transpose(0, 2, 1, 3)[..., None]
-  return jnp.sum(jnp.where(index == jnp.arange(num_chunks), slots, 0.0), axis=-2)
+  chunk = jnp.arange(num_chunks)[None, None, None, None]
+  return jnp.sum(jnp.where(index == chunk, slots, 0.0), axis=-2)
 
 
 def _read_gather(

@@ -99,7 +99,7 @@ def window_attention(
   row = jnp.arange(query.shape[1])[:, None] + keys.shape[1] - query.shape[1]
   distance = row - jnp.arange(keys.shape[1])[None, :]
   seen = (distance >= 0) & (distance < window)
-  attend = jax.nn.softmax(jnp.where(seen, logits, -1e30), axis=-1)
+  attend = jax.nn.softmax(jnp.where(seen[None, None], logits, -1e30), axis=-1)
   return jnp.einsum("bntu,bunh->btnh", attend, values)
 
 

@@ -66,7 +66,7 @@ def select_chunks(
   chosen = lax.stop_gradient(scores)
   if noise_key is not None:
     chosen = chosen + jax.random.gumbel(noise_key, chosen.shape)
-  visible = jnp.arange(num_chunks) < num_visible[:, None]
+  visible = jnp.arange(num_chunks)[None] < num_visible[:, None]
   chosen = jnp.where(visible[None, :, None], chosen, -jnp.inf)
   index = nearest_first(_top_k_later(chosen, top_k, limit))
   valid = index >= 0

@@ -30,7 +30,8 @@ def softmax(
   """Softmax over valid slots; a row without any is 0 everywhere."""
   score = jnp.where(selection.valid, selection.score, 0.0)
   if slope is not None:
-    score = score + slope * jnp.arange(score.shape[-1], dtype=jnp.float32)
+    rank = jnp.arange(score.shape[-1], dtype=jnp.float32)
+    score = score + slope * rank[None, None, None]
   # Invalid slots are masked before and after, so that no -inf reaches a
   # gradient even where every slot of a row is invalid.
   top = jnp.max(jnp.where(selection.valid, score, -1e30), -1, keepdims=True)
