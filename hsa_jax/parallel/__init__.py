@@ -1,0 +1,43 @@
+"""Device mesh, the sharding table, the compilation cache."""
+
+from hsa_jax.parallel.cache import enable_compilation_cache
+from hsa_jax.parallel.mesh import (
+  AXES,
+  BATCH_AXES,
+  batch_sharding,
+  initialize_distributed,
+  make_mesh,
+  mesh_shape,
+  place_batch,
+)
+from hsa_jax.parallel.sharding import (
+  RULES,
+  ShardingRow,
+  format_sharding_table,
+  leaf_name,
+  named_leaves,
+  partition_spec,
+  replicated,
+  sharding_table,
+  tree_shardings,
+)
+
+__all__ = [
+  "AXES",
+  "BATCH_AXES",
+  "RULES",
+  "ShardingRow",
+  "batch_sharding",
+  "enable_compilation_cache",
+  "format_sharding_table",
+  "initialize_distributed",
+  "leaf_name",
+  "make_mesh",
+  "mesh_shape",
+  "named_leaves",
+  "partition_spec",
+  "place_batch",
+  "replicated",
+  "sharding_table",
+  "tree_shardings",
+]

@@ -1,0 +1,77 @@
+"""What a run must remember between two steps, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from hsa_jax.parallel import tree_shardings
+
+BuildModel = Callable[[nnx.Rngs], Any]
+
+
+class TrainState(NamedTuple):
+  """A pytree; randomness is `fold_in(seed, step)` and needs no state.
+
+  Attributes:
+    model: the NNX module, float32 parameters.
+    opt_state: optax state.
+    step: optimizer steps done.
+  """
+
+  model: Any
+  opt_state: Any
+  step: Int[Array, ""]
+
+
+def _init(build: BuildModel, tx: optax.GradientTransformation, seed: int):
+  def init() -> TrainState:
+    model = build(nnx.Rngs(seed))
+    return TrainState(model, tx.init(model), jnp.zeros((), jnp.int32))
+
+  return init
+
+
+def abstract_state(
+  build: BuildModel, tx: optax.GradientTransformation, *, mesh: Mesh
+) -> TrainState:
+  """Shapes, dtypes and shardings of the state; nothing is computed.
+
+  Args:
+    build: makes the model from its random streams.
+    tx: the optimizer.
+    mesh: the device mesh.
+
+  Returns:
+    A `TrainState` of `jax.ShapeDtypeStruct` with shardings.
+  """
+  shapes = jax.eval_shape(_init(build, tx, 0))
+
+  def attach(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+  return jax.tree.map(attach, shapes, tree_shardings(shapes, mesh))
+
+
+def init_state(
+  build: BuildModel,
+  tx: optax.GradientTransformation,
+  *,
+  seed: int,
+  abstract: TrainState,
+) -> TrainState:
+  """A fresh state, each array made where it will live.
+
+  Args:
+    build: makes the model from its random streams.
+    tx: the optimizer.
+    seed: of the parameters.
+    abstract: of `abstract_state`; its shardings are used.
+  """
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  return jax.jit(_init(build, tx, seed), out_shardings=shardings)()

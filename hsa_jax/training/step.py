@@ -1,0 +1,189 @@
+"""One optimizer step and one validation step, as pure functions to jit."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from hsa_jax.config import Config, Noise, TrainConfig
+from hsa_jax.data.pipeline import Batch
+from hsa_jax.types import Limits
+from hsa_jax.ops import loss as loss_lib
+from hsa_jax.parallel import batch_sharding
+from hsa_jax.training import schedule
+from hsa_jax.training.state import TrainState
+
+
+class StepMetrics(NamedTuple):
+  """What one optimizer step reports; device scalars until they are read.
+
+  Attributes:
+    loss_nats: mean negative log-likelihood of the language-model targets.
+    answer_loss_nats: the same over answer tokens; 0 where there are none.
+    answer_accuracy: share of answer tokens ranked first.
+    answer_tokens: number of answer tokens in the batch.
+    grad_norm: global norm before clipping.
+    learning_rate: used in this step.
+  """
+
+  loss_nats: Float[Array, ""]
+  answer_loss_nats: Float[Array, ""]
+  answer_accuracy: Float[Array, ""]
+  answer_tokens: Float[Array, ""]
+  grad_norm: Float[Array, ""]
+  learning_rate: Float[Array, ""]
+
+
+class Sums(NamedTuple):
+  """Sums over tokens, so that micro-batches add up exactly."""
+
+  nll: Float[Array, ""]
+  answer_nll: Float[Array, ""]
+  answer_hits: Float[Array, ""]
+
+
+class Totals(NamedTuple):
+  """Numbers of tokens in the whole batch, never below 1."""
+
+  weights: Float[Array, ""]
+  answers: Float[Array, ""]
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+
+def limits_at(cfg: TrainConfig, step: Any) -> Limits:
+  """K and W in force at `step`, traced; None where nothing is scheduled."""
+  return Limits(
+    top_k=schedule.value_at(cfg.top_k_schedule, step),
+    window=schedule.value_at(cfg.window_schedule, step),
+  )
+
+
+def batch_loss(
+  model: Any,
+  batch: Batch,
+  totals: Totals,
+  *,
+  answer_weight: float,
+  limits: Limits,
+  noise_key: jax.Array | None = None,
+) -> tuple[Float[Array, ""], Sums]:
+  """The objective's share of one micro-batch, and its sums.
+
+  Args:
+    model: maps tokens `[B T]` to float32 logits `[B T V]`.
+    batch: a micro-batch; arrays `[B T]`.
+    totals: of the whole batch, so that shares add up to the mean.
+    answer_weight: of the mean answer loss beside the mean loss of all tokens.
+    limits: K and W in force.
+    noise_key: of the selection noise; None for none.
+  """
+  logits = model(batch.tokens, limits=limits, noise_key=noise_key)
+  nll = loss_lib.cross_entropy(logits, batch.targets)
+  hits = (jnp.argmax(logits, axis=-1) == batch.targets) * batch.answers
+  sums = Sums(
+    nll=jnp.sum(nll * batch.weights),
+    answer_nll=jnp.sum(nll * batch.answers),
+    answer_hits=jnp.sum(hits),
+  )
+  mean = sums.nll / totals.weights
+  answer_mean = sums.answer_nll / totals.answers
+  return mean + answer_weight * answer_mean, sums
+
+
+def accumulate(
+  grad_fn: Callable[..., Any], model: Any, batch: Batch, key: Any, *, parts: int, mesh: Mesh
+) -> tuple[Sums, Any]:
+  """Gradients and sums over `parts` micro-batches, one at a time.
+
+  Args:
+    grad_fn: `(model, micro_batch, key) -> ((loss, sums), gradients)`.
+    model: differentiated.
+    batch: rows divisible by `parts`.
+    key: random key or None; each micro-batch folds in its index.
+    parts: number of micro-batches.
+    mesh: keeps each micro-batch split over the devices.
+  """
+  if parts == 1:
+    (_, sums), grads = grad_fn(model, batch, key)
+    return sums, grads
+
+  def split(x: jax.Array) -> jax.Array:
+    # Strided, so that no row leaves its device.
+    x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh, leading=1))
+
+  def body(carry: Any, item: Any) -> tuple[Any, None]:
+    index, micro = item
+    sub = None if key is None else jax.random.fold_in(key, index)
+    (_, sums), grads = grad_fn(model, micro, sub)
+    return jax.tree.map(jnp.add, carry, (sums, grads)), None
+
+  zero = (Sums(*(jnp.zeros(()),) * 3), jax.tree.map(jnp.zeros_like, model))
+  items = (jnp.arange(parts), jax.tree.map(split, batch))
+  return jax.lax.scan(body, zero, items)[0]
+
+
+def make_train_step(
+  cfg: Config, tx: optax.GradientTransformation, *, mesh: Mesh
+) -> TrainStep:
+  """The pure step `(state, batch) -> (state, metrics)`, ready to jit.
+
+  Args:
+    cfg: loss weight, schedules, accumulation and seed are read.
+    tx: the optimizer.
+    mesh: the device mesh.
+  """
+  rate = schedule.learning_rate(cfg.optimizer, cfg.num_steps)
+  noisy = cfg.model.hsa.selection_noise is not Noise.NONE
+
+  def step_fn(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    key = jax.random.fold_in(jax.random.key(cfg.train.seed), state.step)
+    totals = Totals(
+      jnp.maximum(jnp.sum(batch.weights), 1.0),
+      jnp.maximum(jnp.sum(batch.answers), 1.0),
+    )
+
+    def objective(model: Any, micro: Batch, sub: Any) -> tuple[Any, Sums]:
+      return batch_loss(
+        model,
+        micro,
+        totals,
+        answer_weight=cfg.train.answer_loss_weight,
+        limits=limits_at(cfg.train, state.step),
+        noise_key=sub,
+      )
+
+    sums, grads = accumulate(
+      jax.value_and_grad(objective, has_aux=True),
+      state.model,
+      batch,
+      key if noisy else None,
+      parts=cfg.train.grad_accum_steps,
+      mesh=mesh,
+    )
+    updates, opt_state = tx.update(grads, state.opt_state, state.model)
+    model = optax.apply_updates(state.model, updates)
+    metrics = StepMetrics(
+      loss_nats=sums.nll / totals.weights,
+      answer_loss_nats=sums.answer_nll / totals.answers,
+      answer_accuracy=sums.answer_hits / totals.answers,
+      answer_tokens=jnp.sum(batch.answers),
+      grad_norm=optax.global_norm(grads),
+      learning_rate=rate(state.step),
+    )
+    return TrainState(model, opt_state, state.step + 1), metrics
+
+  return step_fn
+
+
+def eval_step(model: Any, batch: Batch) -> Float[Array, "2"]:
+  """Sum of the negative log-likelihoods in nats and number of targets."""
+  logits = model(batch.tokens, limits=Limits(), noise_key=None)
+  nll = loss_lib.cross_entropy(logits, batch.targets)
+  return jnp.stack([jnp.sum(nll * batch.weights), jnp.sum(batch.weights)])
