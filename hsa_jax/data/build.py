@@ -80,8 +80,9 @@ def say(line: str) -> None:
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
   """A bar with the time left on a terminal, a line per tenth elsewhere."""
   if sys.stderr.isatty():
-    with tqdm.tqdm(total=total, unit="B", unit_scale=True, desc="tokens") as bar:
-      yield lambda n: (bar.update(n), None)[1]
+    with tqdm.tqdm(total=total, unit="B", unit_scale=True) as bar:
+      bar.set_description("tokenizing")
+      yield lambda num_bytes: _advance(bar, num_bytes)
     return
   done = 0
 
@@ -92,3 +93,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
       say(f"tokenized {done / 1e6:.1f} of {total / 1e6:.1f} MB")
 
   yield advance
+
+
+def _advance(bar: tqdm.tqdm, num_bytes: int) -> None:
+  bar.update(num_bytes)

@@ -165,6 +165,8 @@ def _files(
 ) -> Corpus:
   if bool(valid) != bool(test):
     raise CorpusError("give both --valid_files and --test_files, or neither")
+  if not files:
+    raise CorpusError("corpus 'files': say which with --files='TEXTS/*.txt'")
   held_out = {"valid": _expand(valid), "test": _expand(test)}
   taken = {p for paths in held_out.values() for p in paths}
   if both := set(held_out["valid"]) & set(held_out["test"]):
@@ -179,7 +181,9 @@ def _files(
   return _corpus_of_files(splits, digests)
 
 
-def _corpus_of_files(splits: dict[Path, str], digests: dict[Path, str]) -> Corpus:
+def _corpus_of_files(
+  splits: dict[Path, str], digests: dict[Path, str]
+) -> Corpus:
   """Leaves out copies of the same text, which could cross the splits."""
   # Held-out files win over a copy in the training files.
   order = sorted(splits, key=lambda p: (-SPLITS.index(splits[p]), p))
@@ -248,7 +252,7 @@ def _file_digest(path: Path) -> str:
 
 
 def _text(data: bytes, name: str) -> str:
-  """Decoded text with newlines as `\\n`; nothing else is changed."""
+  """Decoded text, every newline a line feed; nothing else is changed."""
   try:
     text = data.decode("utf-8")
   except UnicodeDecodeError as e:

@@ -5,8 +5,11 @@ its text and its needles from its own random stream. So a run resumes from one
 integer, and any number of processes makes the same global batch.
 """
 
+import bisect
+import itertools
+import operator
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import grain
 import numpy as np
@@ -66,6 +69,7 @@ class TrainData:
     self._noise = make_haystacks(np.empty(0), tokenizer).noise
     self._stages = cfg.data.stages
     self._ends = np.cumsum([s.num_steps for s in self._stages])
+    self._shares = [_shares(stage.sources) for stage in self._stages]
     self._tasks = [
       [_make_task(source, tokenizer) for source in stage.sources]
       for stage in self._stages
@@ -125,8 +129,9 @@ class TrainData:
     """
     source = _Steps(self, process_index, process_count)
     steps = grain.MapDataset.source(source)[start_step:]
+    ahead = prefetch if num_threads else 0
     options = grain.ReadOptions(
-      num_threads=num_threads, prefetch_buffer_size=prefetch if num_threads else 0
+      num_threads=num_threads, prefetch_buffer_size=ahead
     )
     return iter(steps.to_iter_dataset(options))
 
@@ -163,7 +168,7 @@ class TrainData:
     """Writes one row of T + 1 tokens and its answer mask, in place."""
     rng = make_rng(self._seed, TRAIN, step, row)
     sources = self._stages[stage_index].sources
-    choice = _choose(sources, rng.random())
+    choice = _choose(self._shares[stage_index], rng.random())
     task = self._tasks[stage_index][choice]
     text = self._store.split("train")
     if task is None:
@@ -202,9 +207,9 @@ class _Steps:
   def __len__(self) -> int:
     return len(self._data)
 
-  def __getitem__(self, step: int) -> Batch:
+  def __getitem__(self, index: SupportsIndex) -> Batch:
     return self._data.batch(
-      int(step), process_index=self._index, process_count=self._count
+      operator.index(index), process_index=self._index, process_count=self._count
     )
 
 
@@ -212,11 +217,15 @@ def _make_task(source: SourceConfig, tokenizer: Tokenizer) -> NiahTask | None:
   return NiahTask(source, tokenizer) if source.task is Task.NIAH else None
 
 
-def _choose(sources: tuple[SourceConfig, ...], u: float) -> int:
-  """Index of the source whose share of the weights holds `u` in [0, 1)."""
-  shares = np.cumsum([s.weight for s in sources])
-  index = np.searchsorted(shares, u * shares[-1], side="right")
-  return min(int(index), len(sources) - 1)
+def _shares(sources: tuple[SourceConfig, ...]) -> list[float]:
+  """Ascending upper ends of the sources' shares of [0, 1]."""
+  total = sum(s.weight for s in sources)
+  return [w / total for w in itertools.accumulate(s.weight for s in sources)]
+
+
+def _choose(shares: list[float], u: float) -> int:
+  """Index of the share that holds `u` in [0, 1)."""
+  return min(bisect.bisect_right(shares, u), len(shares) - 1)
 
 
 def _plain(

@@ -10,10 +10,12 @@ an index is always complete.
 
 import contextlib
 import enum
+import filecmp
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +96,9 @@ class TokenStore:
     entry = self._entry(name)
     if self._tokens is None:
       dtype = np.dtype(self.index["dtype"])
-      self._tokens = np.memmap(self.path / TOKENS, dtype, mode="r")
+      mapped = np.memmap(self.path / TOKENS, dtype, mode="r")
+      # Slices of the plain view cost a third of slices of a memmap.
+      self._tokens = mapped.view(np.ndarray)
     return self._tokens[entry["start"] : entry["start"] + entry["length"]]
 
   def num_tokens(self, split: str) -> int:
@@ -116,27 +120,30 @@ class TokenStore:
     with file.open("rb") as f:
       found = hashlib.file_digest(f, "sha256").hexdigest()
     if found != self.index["sha256"]:
+      wanted = self.index["sha256"]
       raise StoreError(
         f"{file}: SHA-256 is {found[:16]}..., the index says"
-        f" {self.index['sha256'][:16]}...: the file is corrupt; {self._remake()}"
+        f" {wanted[:16]}...: the file is corrupt; {_remake(self.path)}"
       )
 
   def _entry(self, name: str) -> dict[str, int]:
     splits = self.index["splits"]
     if name not in splits:
-      raise StoreError(f"{self.path}: no split {name!r}, only {', '.join(splits)}")
+      names = ", ".join(splits)
+      raise StoreError(f"{self.path}: no split {name!r}, only {names}")
     return splits[name]
 
   def _check_size(self) -> None:
     file = self.path / TOKENS
     if not file.is_file():
-      raise StoreError(f"{file}: missing; {self._remake()}")
+      raise StoreError(f"{file}: missing; {_remake(self.path)}")
     size = file.stat().st_size
     expected = self.index["num_tokens"] * np.dtype(self.index["dtype"]).itemsize
     if size != expected:
       raise StoreError(
         f"{file}: has {size} bytes instead of {expected}: the file is"
-        f" {'truncated' if size < expected else 'too long'}; {self._remake()}"
+        f" {'truncated' if size < expected else 'too long'};"
+        f" {_remake(self.path)}"
       )
 
   def _check_tokenizer(self, expected: str | None) -> None:
@@ -147,9 +154,6 @@ class TokenStore:
         f" set data.tokenizer = {self.tokenizer_spec!r}, or data.store to"
         " another folder"
       )
-
-  def _remake(self) -> str:
-    return f"delete the folder and make it again: {_MAKE}{self.path}"
 
   def __getstate__(self) -> dict[str, Any]:
     return {"path": self.path, "index": self.index, "_tokens": None}
@@ -177,7 +181,7 @@ def build_store(
   """
   target = Path(path).absolute()
   _check_target(target, existing)
-  temporary = target.parent / f".{target.name}.tmp-{os.getpid()}"
+  temporary = target.parent / f".{target.name}.tmp-{uuid.uuid4().hex[:8]}"
   try:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -209,8 +213,20 @@ def _move(source: Path, target: Path, existing: Existing) -> None:
   old = source.with_name(source.name + "-old")
   if existing is Existing.REPLACE and target.exists():
     target.rename(old)
-  source.rename(target)  # fails if another process was faster
+  try:
+    source.rename(target)
+  except OSError:
+    if old.exists():
+      old.rename(target)
+    # Another process may have made the same store meanwhile: that is fine.
+    if not _same_index(source, target):
+      raise
   shutil.rmtree(old, ignore_errors=True)
+
+
+def _same_index(one: Path, other: Path) -> bool:
+  files = [folder / INDEX for folder in (one, other)]
+  return all(f.is_file() for f in files) and filecmp.cmp(*files, shallow=False)
 
 
 def _write(
@@ -234,6 +250,7 @@ def _write(
     f.flush()
     os.fsync(f.fileno())
   index = _index(corpus, tokenizer, dtype, entries, digest.hexdigest())
+  index["index_sha256"] = _index_digest(index)
   with (folder / INDEX).open("w") as f:
     json.dump(index, f, indent=1)
     f.flush()
@@ -297,15 +314,25 @@ def _read_index(folder: Path) -> dict[str, Any]:
       f"{folder}: no token store there ({INDEX} is missing); make it:"
       f" {_MAKE}{folder}"
     )
-  remake = f"delete the folder and make it again: {_MAKE}{folder}"
   index: Any = None
   with contextlib.suppress(ValueError):
     index = json.loads(file.read_text())
-  needed = {"version", "dtype", "num_tokens", "sha256", "tokenizer", "splits"}
-  if not isinstance(index, dict) or not needed <= index.keys():
-    raise StoreError(f"{file}: not an index of a token store; {remake}")
+  if not isinstance(index, dict) or "version" not in index:
+    raise StoreError(f"{file}: not an index; {_remake(folder)}")
   if index["version"] != VERSION:
     raise StoreError(
-      f"{file}: version {index['version']}, this program reads {VERSION}; {remake}"
+      f"{file}: version {index['version']}, this program reads {VERSION};"
+      f" {_remake(folder)}"
     )
+  if index.pop("index_sha256", None) != _index_digest(index):
+    raise StoreError(f"{file}: the index is corrupt; {_remake(folder)}")
   return index
+
+
+def _index_digest(index: dict[str, Any]) -> str:
+  text = json.dumps(index, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _remake(folder: Path) -> str:
+  return f"delete the folder and make it again: {_MAKE}{folder}"

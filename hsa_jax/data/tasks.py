@@ -7,6 +7,7 @@ as much memory as one segment. The form is the one of RAMba and HiLS
 at any token, the question and its answer at the very end, then eos.
 """
 
+import string
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -152,20 +153,31 @@ class NiahTask:
     Raises:
       ValueError: `length` is below what needles and questions take.
     """
-    source = self._source
     keys = self._draw_keys(rng)
-    values = [self._draw_value(rng) for _ in keys]
-    asked = rng.permutation(len(keys))[: source.num_questions]
-    where = rng.random(len(keys))
+    values = self._draw_values(rng, len(keys))
+    asked = rng.permutation(len(keys))[: self._source.num_questions].tolist()
+    where = rng.random(len(keys)).tolist()
     start = int(rng.random() * haystack_size)
     if depth is not None:
       where[asked[0]] = depth
-    order = np.argsort(where, kind="stable")
-    rank = np.argsort(order, kind="stable")
+    return self._place(length, start, keys, values, asked, where)
+
+  def _place(
+    self,
+    length: int,
+    start: int,
+    keys: list[str],
+    values: list[np.ndarray],
+    asked: list[int],
+    where: list[float],
+  ) -> NiahRecipe:
+    """Turns relative depths into positions in a sample of `length` tokens."""
     key_ids = [self._key_ids(k) for k in keys]
-    tail, questions = self._tail(asked, rank, key_ids, values)
+    order = sorted(range(len(keys)), key=where.__getitem__)
+    tail, questions = self._tail(asked, order, key_ids, values)
     pieces = [self._needle_tokens(key_ids[i], values[i]) for i in order]
-    room = length - len(tail) - sum(map(len, pieces))
+    base = length - len(tail)
+    room = base - sum(map(len, pieces))
     if room < 1:
       raise ValueError(
         f"length = {length}: needles and questions take {length - room} tokens,"
@@ -173,28 +185,33 @@ class NiahTask:
       )
     needles, used = [], 0
     for i, tokens in zip(order, pieces, strict=True):
-      position = min(int(where[i] * (room + 1)), room) + used
-      value_at = position + len(tokens) - len(self._needle[2]) - len(values[i])
-      needles.append(PlacedNeedle(position, keys[i], tokens, values[i], value_at))
+      at = min(int(where[i] * (room + 1)), room) + used
       used += len(tokens)
-    base = length - len(tail)
-    placed = tuple(PlacedQuestion(base + q, n, base + a) for q, n, a in questions)
-    return NiahRecipe(source.haystack, start, length, tuple(needles), placed, tail)
+      value_at = at + len(tokens) - len(self._needle[2]) - len(values[i])
+      needles.append(PlacedNeedle(at, keys[i], tokens, values[i], value_at))
+    asks = tuple(PlacedQuestion(base + q, n, base + a) for q, n, a in questions)
+    kind = self._source.haystack
+    return NiahRecipe(kind, start, length, tuple(needles), asks, tail)
 
   def _draw_keys(self, rng: np.random.Generator) -> list[str]:
-    keys = [KEY]
-    while len(keys) < self._source.num_needles:
-      letters = rng.integers(ord("A"), ord("Z") + 1, _KEY_LETTERS, np.uint8)
-      key = letters.tobytes().decode()
-      if key not in keys:
-        keys.append(key)
-    return keys
+    others = self._source.num_needles - 1
+    while others:
+      shape = (others, _KEY_LETTERS)
+      letters = rng.integers(ord("A"), ord("Z") + 1, shape, np.uint8)
+      keys = [row.tobytes().decode() for row in letters]
+      if len(set(keys)) == others:
+        return [KEY, *keys]
+    return [KEY]
 
-  def _draw_value(self, rng: np.random.Generator) -> np.ndarray:
+  def _draw_values(
+    self, rng: np.random.Generator, count: int
+  ) -> list[np.ndarray]:
     if self._source.needle is Needle.IDS:
-      return self._ids[rng.integers(0, len(self._ids), _NUM_IDS)]
+      chosen = rng.integers(0, len(self._ids), (count, _NUM_IDS))
+      return list(self._ids[chosen])
     low = 10 ** (_NUM_DIGITS - 1)
-    return self._encode(str(rng.integers(low, 10 * low)))
+    numbers = [low + int(u * 9 * low) for u in rng.random(count).tolist()]
+    return [self._encode(str(n)) for n in numbers]
 
   def _key_ids(self, key: str) -> np.ndarray:
     return self._first_key if key == KEY else self._encode(" " + key)
@@ -205,8 +222,8 @@ class NiahTask:
 
   def _tail(
     self,
-    asked: np.ndarray,
-    rank: np.ndarray,
+    asked: list[int],
+    order: list[int],
     keys: list[np.ndarray],
     values: list[np.ndarray],
   ) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
@@ -215,7 +232,7 @@ class NiahTask:
     for i in asked:
       question = [self._question[0], keys[i], self._question[1]]
       answer = used + sum(map(len, question))
-      questions.append((used, int(rank[i]), answer))
+      questions.append((used, order.index(i), answer))
       parts += [*question, values[i]]
       used = answer + len(values[i])
     return np.concatenate([*parts, self._eos]), questions
@@ -223,8 +240,9 @@ class NiahTask:
   def _worst_case(self) -> int:
     """Most tokens that needles, questions and eos can take."""
     encode, source = self._encode, self._source
-    letters = max(len(encode(c)) for c in ("A", "Q", "Z"))
-    key = len(encode(" A")) + (_KEY_LETTERS - 1) * letters
+    first = max(len(encode(" " + c)) for c in string.ascii_uppercase)
+    other = max(len(encode(c)) for c in string.ascii_uppercase)
+    key = first + (_KEY_LETTERS - 1) * other
     keys = [len(self._first_key)] + [key] * (source.num_needles - 1)
     digit = max(len(encode(str(d))) for d in range(10))
     value = _NUM_IDS if source.needle is Needle.IDS else _NUM_DIGITS * digit

@@ -5,6 +5,7 @@ checkpoints remember it, so that ids are never read with another vocabulary.
 """
 
 import hashlib
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,7 +126,7 @@ def load_tokenizer(spec: str) -> Tokenizer:
 
 def _load_json(path: Path) -> Any:
   try:
-    import tokenizers
+    tokenizers = importlib.import_module("tokenizers")
   except ImportError as e:
     raise TokenizerError(
       f"data.tokenizer = 'hf:{path}': needs the package 'tokenizers', which is"
