@@ -20,12 +20,14 @@ SWA := $(RUNS)/quickstart_swa
 STORED_SWA := benchmarks/results/quickstart_swa
 
 # What both models are asked. Lengths are in tokens (here: bytes).
-NIAH := --suites=hsa_ruler --tasks=s_niah
-SHORT := --lengths=256,1K,4K,16K,64K --samples=20
-LONG := --lengths=256K,1M --samples=10
+NIAH_TEXT := --suites=hsa_ruler --tasks=s_niah --haystack=text \
+  --lengths=256,1K,4K,16K,64K,256K,1M --samples=20,256K:10
+NIAH_NOISE := --suites=hsa_ruler --tasks=s_niah --haystack=noise \
+  --lengths=1M --samples=10
+PPL := --suites=ppl --lengths=256,4K --samples=20
 
 .PHONY: help setup quickstart quickstart-data quickstart-train \
-  quickstart-eval quickstart-control quickstart-table \
+  quickstart-eval quickstart-control quickstart-table quickstart-store-control \
   test test-slow lint bench clean
 
 help:  ## Lists the targets.
@@ -46,10 +48,11 @@ $(STAMP): pyproject.toml constraints.txt
 # --- the main job ------------------------------------------------------------
 
 quickstart: $(STAMP)  ## Trains on real text, evaluates to 1M tokens, prints the table.
-	@start=$$SECONDS; \
-	$(MAKE) --no-print-directory quickstart-data quickstart-train; \
-	$(MAKE) --no-print-directory quickstart-eval; \
-	$(MAKE) --no-print-directory quickstart-table; \
+	@start=$$SECONDS && \
+	$(MAKE) --no-print-directory quickstart-data && \
+	$(MAKE) --no-print-directory quickstart-train && \
+	$(MAKE) --no-print-directory quickstart-eval && \
+	$(MAKE) --no-print-directory quickstart-table && \
 	echo "quickstart: $$((SECONDS - start)) s after set-up"
 
 quickstart-data: $(STAMP)
@@ -59,35 +62,35 @@ quickstart-train: $(STAMP)
 	$(RUN) train.py --config=configs/quickstart.py --workdir=$(HSA)
 
 quickstart-eval: $(STAMP)
-	$(RUN) eval.py --checkpoint=$(HSA) $(NIAH) $(SHORT) --haystack=text \
-	  --workdir=$(HSA)/eval
-	$(RUN) eval.py --checkpoint=$(HSA) $(NIAH) $(LONG) --haystack=text \
-	  --workdir=$(HSA)/eval
-	$(RUN) eval.py --checkpoint=$(HSA) $(NIAH) --lengths=1M --samples=10 \
-	  --haystack=noise --workdir=$(HSA)/eval
-	$(RUN) eval.py --checkpoint=$(HSA) --suites=ppl --lengths=256,4K \
-	  --workdir=$(HSA)/eval
+	$(RUN) eval.py --checkpoint=$(HSA) --workdir=$(HSA)/eval $(NIAH_TEXT)
+	$(RUN) eval.py --checkpoint=$(HSA) --workdir=$(HSA)/eval $(NIAH_NOISE)
+	$(RUN) eval.py --checkpoint=$(HSA) --workdir=$(HSA)/eval $(PPL)
 
 quickstart-control: $(STAMP)  ## Trains and evaluates the control afresh.
 	$(RUN) -m hsa_jax.cli.prepare --config=configs/quickstart_swa.py
 	$(RUN) train.py --config=configs/quickstart_swa.py --workdir=$(SWA)
-	$(RUN) eval.py --checkpoint=$(SWA) $(NIAH) $(SHORT) --haystack=text \
-	  --workdir=$(SWA)/eval
-	$(RUN) eval.py --checkpoint=$(SWA) $(NIAH) $(LONG) --haystack=text \
-	  --workdir=$(SWA)/eval
-	$(RUN) eval.py --checkpoint=$(SWA) $(NIAH) --lengths=1M --samples=10 \
-	  --haystack=noise --workdir=$(SWA)/eval
-	$(RUN) eval.py --checkpoint=$(SWA) --suites=ppl --lengths=256,4K \
-	  --workdir=$(SWA)/eval
+	$(RUN) eval.py --checkpoint=$(SWA) --workdir=$(SWA)/eval $(NIAH_TEXT)
+	$(RUN) eval.py --checkpoint=$(SWA) --workdir=$(SWA)/eval $(NIAH_NOISE)
+	$(RUN) eval.py --checkpoint=$(SWA) --workdir=$(SWA)/eval $(PPL)
 
 # The control's stored results count only while they belong to the present
-# configs/quickstart_swa.py; otherwise it is trained here and now.
+# configs/quickstart_swa.py and its data; otherwise it is trained here and now.
+FIND_CONTROL := $(RUN) -m hsa_jax.cli.find_results \
+  --config=configs/quickstart_swa.py --beside=$(HSA)/eval \
+  $(SWA)/eval $(STORED_SWA)
+
 quickstart-table: $(STAMP)
-	@$(RUN) -m hsa_jax.cli.compare --find --config=configs/quickstart_swa.py \
-	  $(SWA)/eval $(STORED_SWA) \
-	  || $(MAKE) --no-print-directory quickstart-control
-	@$(RUN) -m hsa_jax.cli.compare --config=configs/quickstart_swa.py \
-	  --run=$(HSA)/eval $(SWA)/eval $(STORED_SWA)
+	@$(FIND_CONTROL) >/dev/null \
+	  || { echo "no results of the control that fit: training it"; \
+	  $(MAKE) --no-print-directory quickstart-control; }
+	@control=$$($(FIND_CONTROL) 2>/dev/null) && echo "control: $$control" && \
+	$(RUN) eval.py --report $(HSA)/eval "$$control" --out=$(RUNS)/comparison
+
+# Keeps the control's results with the repository, to be shown until its
+# configuration or its data change.
+quickstart-store-control: $(STAMP)
+	mkdir -p $(STORED_SWA)
+	cp $(SWA)/eval/run.json $(SWA)/eval/results.jsonl $(STORED_SWA)/
 
 # --- development -------------------------------------------------------------
 

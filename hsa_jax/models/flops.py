@@ -236,9 +236,7 @@ def _sum_visible(length: int, size: int) -> int:
   return size * whole * (whole - 1) // 2 + tail * whole
 
 
-def _executed_lengths(
-  cfg: ModelConfig, seq_len: int, backend: str
-) -> _Lengths:
+def _executed_lengths(cfg: ModelConfig, seq_len: int, backend: str) -> _Lengths:
   """What the implementations multiply, masked or not."""
   num_chunks = seq_len // cfg.hsa.chunk_size
   implementation = cfg.hsa.implementation

@@ -68,8 +68,10 @@ VARIANTS = {
 
 def typed(changes: dict) -> dict:
   """Strings as the enum members they name."""
-  hints = {f.name: type(getattr(BASE_HSA, f.name)) for f in
-           dataclasses.fields(HsaConfig)}
+  hints = {
+    f.name: type(getattr(BASE_HSA, f.name))
+    for f in dataclasses.fields(HsaConfig)
+  }
   return {k: hints[k](v) if k in hints else v for k, v in changes.items()}
 
 
@@ -137,7 +139,9 @@ def test_executed_is_at_least_useful_for_every_part():
 
 def test_useful_operations_do_not_grow_with_length_except_scores():
   """Reads saturate at K chunks; only the landmark scores keep growing."""
-  short, long = (flops.flops_per_token(BASE, n).useful_parts for n in (4096, 8192))
+  short, long = (
+    flops.flops_per_token(BASE, n).useful_parts for n in (4096, 8192)
+  )
   assert long["reads"] == pytest.approx(short["reads"], rel=1e-2)
   assert long["retrieval"] > 1.5 * short["retrieval"]
 

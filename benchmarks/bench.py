@@ -1,0 +1,327 @@
+"""What this machine does with a configuration, as shares of what it can do.
+
+    make bench
+    python benchmarks/bench.py --config=configs/quickstart.py --repeats=5
+
+Measured in one run, so that the shares mean something: the rate of float32
+matrix products, the training step, streaming prefill into host memory at two
+context lengths, compilations and device memory. Medians over repeats; useful
+operations by `hsa_jax.models.flops`. Prints a table and writes JSON with
+hardware and versions. Run it on an otherwise idle machine.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import pathlib
+import statistics
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from hsa_jax.cli.evaluate import DEFAULT_SEGMENT
+from hsa_jax.config import Config, StageConfig, config_hash, from_dict, validate
+from hsa_jax.data.pipeline import Batch
+from hsa_jax.evaluation import stream
+from hsa_jax.memory import HostMemory
+from hsa_jax.models import LanguageModel, flops
+from hsa_jax.parallel import make_mesh, place_batch
+from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.state import abstract_state, init_state
+from hsa_jax.training.step import make_train_step
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import measure
+
+STEPS_PER_REPEAT = 3
+
+
+class Prefilled(NamedTuple):
+  """One streamed context."""
+
+  tokens: int
+  seconds: float
+  device_bytes: int
+  host_bytes: int
+
+
+def main() -> None:
+  """Measures, prints, writes."""
+  flags = read_flags()
+  cfg = read_config(flags.config)
+  report = {
+    "config": pathlib.Path(flags.config).stem,
+    "config_hash": config_hash(cfg),
+    "hardware": measure.hardware(),
+    "versions": measure.versions(),
+    "repeats": flags.repeats,
+  }
+  say("matrix products ...")
+  products = [measure_matmul(cfg, flags)]
+  say("training step ...")
+  report["training"] = [
+    measure_training(cfg, stage, repeats=flags.repeats)
+    for stage in distinct_stages(cfg)
+  ]
+  products.append(measure_matmul(cfg, flags))
+  say("streaming prefill ...")
+  report["prefill"] = measure_prefill(cfg, flags)
+  products.append(measure_matmul(cfg, flags))
+  add_shares(report, products)
+  path = write(report, pathlib.Path(flags.out))
+  print("\n".join(table(report)))
+  print(f"written to {path}")
+
+
+def read_flags() -> argparse.Namespace:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--config", default="configs/quickstart.py")
+  parser.add_argument("--out", default="benchmarks/results")
+  parser.add_argument("--repeats", type=int, default=7)
+  parser.add_argument("--batch", type=int, default=1, help="rows of a segment")
+  parser.add_argument(
+    "--segment", type=int, default=DEFAULT_SEGMENT, help="its tokens"
+  )
+  parser.add_argument(
+    "--segments",
+    type=int,
+    nargs=2,
+    default=(32, 128),
+    metavar=("SHORT", "LONG"),
+  )
+  return parser.parse_args()
+
+
+def read_config(path: str) -> Config:
+  """The validated configuration of a config file."""
+  spec = importlib.util.spec_from_file_location("bench_config", path)
+  if spec is None or spec.loader is None:
+    sys.exit(f"error: --config={path}: no such Python file")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  cfg = from_dict(module.get_config(), where=path)
+  validate(cfg, where=path)
+  return cfg
+
+
+def measure_matmul(
+  cfg: Config, flags: argparse.Namespace
+) -> list[measure.MatmulRate]:
+  """float32 products of square shapes and of the model's own."""
+  dim, mlp, rows = cfg.model.embed_dim, cfg.model.mlp_dim, flags.segment
+  shapes = {
+    "square 1024": (1024, 1024, 1024),
+    "square 2048": (2048, 2048, 2048),
+    "up projection": (rows, dim, mlp),
+    "down projection": (rows, mlp, dim),
+    "square projection": (rows, dim, dim),
+  }
+  return measure.matmul_rates(shapes, repeats=flags.repeats)
+
+
+def add_shares(
+  report: dict[str, Any], products: list[list[measure.MatmulRate]]
+) -> None:
+  """Relates the rates to the best product seen at any time of this run."""
+  best = [
+    max(same, key=lambda rate: rate.flops_per_s)
+    for same in zip(*products, strict=True)
+  ]
+  peak = max(rate.flops_per_s for rate in best)
+  report["matmul"] = [rate._asdict() for rate in best]
+  report["matmul_flops_per_s"] = peak
+  for row in [*report["training"], report["prefill"]]:
+    row["share_of_matmul"] = row["useful_flops_per_s"] / peak
+
+
+def distinct_stages(cfg: Config) -> list[StageConfig]:
+  """One stage for each shape of batch."""
+  return list({(s.batch_size, s.seq_len): s for s in cfg.data.stages}.values())
+
+
+def measure_training(
+  cfg: Config, stage: StageConfig, *, repeats: int
+) -> dict[str, Any]:
+  """Seconds per optimizer step on random tokens; the state is donated."""
+  mesh = make_mesh(cfg.mesh)
+  tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
+
+  def build(rngs: nnx.Rngs) -> LanguageModel:
+    return LanguageModel(cfg.model, rngs=rngs)
+
+  abstract = abstract_state(build, tx, mesh=mesh)
+  with jax.set_mesh(mesh):
+    state = init_state(build, tx, seed=0, abstract=abstract)
+    batch = place_batch(random_batch(cfg, stage), mesh)
+    step = jax.jit(make_train_step(cfg, tx, mesh=mesh), donate_argnums=0)
+    program = step.lower(state, batch).compile()
+    seconds = time_steps(program, state, batch, repeats=repeats)
+  tokens = stage.batch_size * stage.seq_len
+  per_token = flops.training_flops_per_token(cfg.model, stage.seq_len)
+  return {
+    "stage": stage.name,
+    "batch_size": stage.batch_size,
+    "seq_len": stage.seq_len,
+    "step_s": seconds,
+    "tokens_per_s": tokens / seconds,
+    "useful_flops_per_s": per_token * tokens / seconds,
+    "temp_bytes": program.memory_analysis().temp_size_in_bytes,
+  }
+
+
+def random_batch(cfg: Config, stage: StageConfig) -> Batch:
+  """A batch of the stage's shape."""
+  rng = np.random.default_rng(0)
+  shape = (stage.batch_size, stage.seq_len)
+  tokens = rng.integers(cfg.model.vocab_size, size=(2, *shape), dtype=np.int32)
+  ones = np.ones(shape, np.float32)
+  return Batch(tokens[0], tokens[1], ones, np.zeros_like(ones))
+
+
+def time_steps(
+  program: Any, state: Any, batch: Batch, *, repeats: int
+) -> float:
+  """Median seconds per step, a few steps in flight as in training."""
+  state, metrics = program(state, batch)
+  jax.block_until_ready(metrics)
+  seconds = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    for _ in range(STEPS_PER_REPEAT):
+      state, metrics = program(state, batch)
+    jax.block_until_ready(metrics)
+    seconds.append((time.perf_counter() - start) / STEPS_PER_REPEAT)
+  return statistics.median(seconds)
+
+
+def measure_prefill(cfg: Config, flags: argparse.Namespace) -> dict[str, Any]:
+  """Streams two contexts through one program, chunks into host memory."""
+  model = LanguageModel(cfg.model, rngs=nnx.Rngs(0))
+  prefill = stream.Prefill(model, batch=flags.batch, segment=flags.segment)
+  run = functools.partial(prefill_once, prefill)
+  run(flags.segments[0])  # compiles
+  runs = {}
+  for count in flags.segments:
+    repeated = [run(count) for _ in range(flags.repeats)]
+    seconds = statistics.median(r.seconds for r in repeated)
+    runs[count] = repeated[-1]._replace(seconds=seconds)
+  longest = runs[flags.segments[1]]
+  rate = longest.tokens * flags.batch / longest.seconds
+  useful = rate * flops.prefill_flops_per_token(cfg.model)
+  return {
+    "batch": flags.batch,
+    "segment": flags.segment,
+    "tokens_per_s": rate,
+    "useful_flops_per_s": useful,
+    "compilations": prefill.num_compilations,
+    "program_bytes": program_bytes(model, flags),
+    "contexts": [r._asdict() for r in runs.values()],
+  }
+
+
+def prefill_once(prefill: stream.Prefill, num_segments: int) -> Prefilled:
+  """Streams one context, as an evaluation does, and looks at memory."""
+  cfg, length = prefill.model.cfg, num_segments * prefill.segment
+  tokens = np.random.default_rng(0).integers(
+    cfg.vocab_size, size=(prefill.batch, prefill.segment), dtype=np.int32
+  )
+
+  def source(start: int, stop: int) -> np.ndarray:
+    return tokens[:, : stop - start]
+
+  memory = HostMemory(length // cfg.hsa.chunk_size)
+  keep = stream.tail_length(prefill.model, 16, length)
+  start = time.perf_counter()
+  suffix, memory = stream.read_context(
+    prefill, source, memory, length=length, keep=keep
+  )
+  seconds = time.perf_counter() - start
+  del suffix
+  live = sum(x.nbytes for x in jax.live_arrays())
+  return Prefilled(length, seconds, live, memory.nbytes().host)
+
+
+def program_bytes(model: LanguageModel, flags: argparse.Namespace) -> int:
+  """Device memory of the prefill program: parameters, carry, work, results.
+
+  The compiler's own figure; no length of context enters it.
+  """
+  prefill = stream.Prefill(model, batch=flags.batch, segment=flags.segment)
+  tokens = np.zeros((flags.batch, flags.segment), np.int32)
+  carry = model.init_carry(flags.batch)
+  program = jax.jit(prefill._run, donate_argnums=1)
+  analysis = program.lower(model, carry, tokens, 0).compile().memory_analysis()
+  return (
+    analysis.argument_size_in_bytes
+    + analysis.output_size_in_bytes
+    + analysis.temp_size_in_bytes
+    - analysis.alias_size_in_bytes
+  )
+
+
+def write(report: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:
+  """One file per configuration, platform and number of cores."""
+  machine = report["hardware"]
+  name = f"bench_{report['config']}_{machine['platform']}"
+  if machine["platform"] == "cpu":
+    name += f"_{machine['cores']}cores"
+  folder.mkdir(parents=True, exist_ok=True)
+  path = folder / f"{name}.json"
+  path.write_text(json.dumps(report, indent=2) + "\n")
+  return path
+
+
+def table(report: dict[str, Any]) -> list[str]:
+  """The report for people."""
+  machine, peak = report["hardware"], report["matmul_flops_per_s"]
+  lines = [
+    f"{machine['cpu']}, {machine['cores']} cores; {machine['num_devices']} x"
+    f" {machine['device']}; jax {report['versions']['jax']}",
+    f"{'float32 products':34}{peak / 1e9:10.1f} GFLOP/s",
+  ]
+  for row in report["matmul"]:
+    shape = " x ".join(map(str, row["shape"]))
+    text = f"  {row['name']} {shape}"
+    lines.append(f"{text:34}{row['flops_per_s'] / 1e9:10.1f} GFLOP/s")
+  for row in report["training"]:
+    name = f"training {row['batch_size']} x {row['seq_len']}"
+    lines.append(
+      rate_line(name, row) + f"  {row['step_s'] * 1e3:.0f} ms a step"
+    )
+  prefill = report["prefill"]
+  name = f"prefill {prefill['batch']} x {prefill['segment']}"
+  lines.append(rate_line(name, prefill))
+  lines.append(f"{'prefill programs compiled':34}{prefill['compilations']:10}")
+  program = prefill["program_bytes"] / 2**20
+  lines.append(f"{'prefill program, device memory':34}{program:10.1f} MiB")
+  for run in prefill["contexts"]:
+    text = f"  after {run['tokens']:,} tokens"
+    device, host = run["device_bytes"] / 2**20, run["host_bytes"] / 2**20
+    lines.append(f"{text:34}{device:10.1f} MiB on device, {host:.1f} on host")
+  return lines
+
+
+def rate_line(name: str, row: dict[str, Any]) -> str:
+  """Useful rate, its share of the products' rate, tokens per second."""
+  return (
+    f"{name:34}{row['useful_flops_per_s'] / 1e9:10.1f} GFLOP/s"
+    f"  {row['share_of_matmul']:6.1%} of products"
+    f"  {row['tokens_per_s']:,.0f} tokens/s"
+  )
+
+
+def say(text: str) -> None:
+  """Progress, apart from the report."""
+  print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+  main()
