@@ -1,7 +1,7 @@
 """Prints the first results folder that may stand beside a run.
 
-    python -m hsa_jax.cli.find_results --config=configs/quickstart_swa.py \\
-        --beside=runs/quickstart/eval runs/quickstart_swa/eval \\
+    python -m hsa_jax.cli.find_results --config=configs/quickstart_swa.py
+        --beside=runs/quickstart/eval runs/quickstart_swa/eval
         benchmarks/results/quickstart_swa
 
 A folder qualifies if its results are of this very configuration, measured on
