@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   argv = list(sys.argv if argv is None else argv)
   if {"--help", "-h", "-help", "--helpfull"} & set(argv):
-    print(__doc__.strip())
+    print((__doc__ or "").strip())
     return 0
   try:
     arguments = read_arguments(argv)
@@ -87,9 +87,11 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
   """
   values = config_flag.parse(argv, _define_flags)
   cfg = config_flag.read_config(values)
-  workdir, checking = values["workdir"].value, values["check"].value
+  workdir, checking = values["workdir"].value, bool(values["check"].value)
   if not workdir and not checking:
-    raise config_flag.UsageError("--workdir=DIR is missing, as in --workdir=runs/a")
+    raise config_flag.UsageError(
+      "--workdir=DIR is missing, as in --workdir=runs/a"
+    )
   where = config_flag.source_name(values)
   validate(cfg, where=where)
   tokenizer = load_tokenizer(cfg.data.tokenizer)

@@ -50,8 +50,9 @@ def parse(
   _check_file(argv)
   try:
     extra = values(argv)[1:]
-    if values[NAME].value is not None:
-      values[NAME].value.to_dict()  # A broken file complains on first use.
+    config: Any = values[NAME].value
+    if config is not None:
+      config.to_dict()  # A broken file complains on first use.
   except flags.Error as error:
     raise _explain(error) from error
   except Exception as error:  # Whatever the user's Python file raises.
@@ -79,7 +80,9 @@ def read_config(values: flags.FlagValues) -> Config:
   """
   source = values[NAME].value
   if source is None:
-    raise UsageError("--config=FILE is missing, as in --config=configs/quickstart.py")
+    raise UsageError(
+      "--config=FILE is missing, as in --config=configs/quickstart.py"
+    )
   return config_lib.from_dict(source, where=source_name(values))
 
 

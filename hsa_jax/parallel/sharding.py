@@ -62,7 +62,11 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def partition_spec(
-  name: str, shape: tuple[int, ...], mesh: Mesh, *, rules: tuple[Rule, ...] = RULES
+  name: str,
+  shape: tuple[int, ...],
+  mesh: Mesh,
+  *,
+  rules: tuple[Rule, ...] = RULES,
 ) -> P:
   """Where the array `name` lives: the first rule that matches.
 
@@ -76,10 +80,14 @@ def partition_spec(
     ValueError: for an array of two or more dimensions that no rule names, so
       that a new parameter is placed by decision and not by accident.
   """
-  axes = next((axes for pattern, axes in rules if re.search(pattern, name)), None)
+  axes = next(
+    (axes for pattern, axes in rules if re.search(pattern, name)), None
+  )
   if axes is None:
     if len(shape) >= 2:
-      raise ValueError(f"no sharding rule matches {name} {shape}; add one to RULES")
+      raise ValueError(
+        f"no sharding rule matches {name} {shape}; add one to RULES"
+      )
     return P()
   if len(shape) < len(axes):
     return P()
@@ -105,7 +113,9 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
   """
 
   def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-    return NamedSharding(mesh, partition_spec(leaf_name(path), leaf.shape, mesh))
+    return NamedSharding(
+      mesh, partition_spec(leaf_name(path), leaf.shape, mesh)
+    )
 
   return jax.tree_util.tree_map_with_path(place, tree)
 

@@ -77,9 +77,9 @@ class Checkpointer:
   def __init__(self, workdir: str | os.PathLike[str], info: RunInfo):
     self._info = info
     self._folder = pathlib.Path(workdir).absolute() / FOLDER
-    policies = ocp.training.preservation_policies
+    policies: Any = ocp.training.preservation_policies
     self._orbax = ocp.training.Checkpointer(
-      self._folder,
+      str(self._folder),
       context=_context(),
       preservation_policy=policies.LatestN(info.cfg.train.keep_checkpoints),
       cleanup_tmp_directories=True,
@@ -111,7 +111,10 @@ class Checkpointer:
     items = _items(state)
     try:
       self._response = self._orbax.save_checkpointables_async(
-        step, items, custom_metadata=_metadata(self._info, step, items), force=True
+        step,
+        items,
+        custom_metadata=_metadata(self._info, step, items),
+        force=True,
       )
     except OSError as error:
       raise CheckpointError(f"cannot save step {step}: {error}") from error
@@ -205,7 +208,9 @@ def find_checkpoint(
   chosen = max(steps) if step is None else step
   if chosen not in steps:
     known = ", ".join(map(str, sorted(steps)))
-    raise CheckpointError(f"{root}: no checkpoint of step {step}; there are: {known}")
+    raise CheckpointError(
+      f"{root}: no checkpoint of step {step}; there are: {known}"
+    )
   return root / str(chosen)
 
 
@@ -216,7 +221,7 @@ def read_metadata(folder: pathlib.Path) -> tuple[Config, CheckpointMeta]:
     CheckpointError: if they are missing or of another version.
   """
   try:
-    raw: Any = ocp.checkpointables_metadata(folder).custom_metadata
+    raw: Any = ocp.checkpointables_metadata(str(folder)).custom_metadata
     if not raw or raw["format"] != FORMAT:
       raise KeyError("format")
     cfg = config_lib.from_dict(raw["config"], where=str(folder))
@@ -272,20 +277,26 @@ def _metadata(
   }
 
 
-def _load(meta: CheckpointMeta, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _load(
+  meta: CheckpointMeta, items: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
   """Verified arrays of the named items, as `items` describes them."""
   problems = []
   for item, arrays in items.items():
     saved = meta.digests[item]
-    problems += [f"array {n}: not in the checkpoint" for n in arrays.keys() - saved]
+    problems += [
+      f"array {n}: not in the checkpoint" for n in arrays.keys() - saved
+    ]
     problems += [f"array {n}: not in this model" for n in saved.keys() - arrays]
     problems += find_damage(meta.folder / item, saved)
   if problems:
     lines = "\n".join(f"  {line}" for line in sorted(problems))
-    raise CheckpointError(f"{meta.folder}: damaged\n{lines}\n{_fix(meta.folder)}")
+    raise CheckpointError(
+      f"{meta.folder}: damaged\n{lines}\n{_fix(meta.folder)}"
+    )
   try:
     with _context():
-      return ocp.load_checkpointables(meta.folder, items)
+      return ocp.load_checkpointables(str(meta.folder), items)
   except Exception as error:  # Orbax hides the reason in the cause.
     raise CheckpointError(
       f"{meta.folder}: cannot be loaded ({_cause(error)})\n{_fix(meta.folder)}"
@@ -307,7 +318,9 @@ def _place(model: Any, mesh: Mesh | None) -> Any:
   else:
     shardings = tree_shardings(model, mesh)
   return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), model, shardings
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    model,
+    shardings,
   )
 
 
@@ -328,4 +341,6 @@ def _fix(folder: pathlib.Path) -> str:
 def _steps(root: pathlib.Path) -> list[int]:
   if not root.is_dir():
     return []
-  return [int(p.name) for p in root.iterdir() if p.name.isdigit() and p.is_dir()]
+  return [
+    int(p.name) for p in root.iterdir() if p.name.isdigit() and p.is_dir()
+  ]

@@ -66,7 +66,9 @@ class Progress(Hook):
     speed = record.tokens / max(record.seconds, 1e-9)
     # The first step pays for warming up; an average with a memory of some 20
     # steps follows a change of stage and is not thrown by one slow step.
-    self._speed = speed if not self._speed else 0.95 * self._speed + 0.05 * speed
+    self._speed = (
+      speed if not self._speed else 0.95 * self._speed + 0.05 * speed
+    )
     text = self._text(record)
     if self._bar is not None:
       self._bar.set_description_str(text, refresh=False)

@@ -58,8 +58,11 @@ def find_damage(folder: pathlib.Path, expected: dict[str, str]) -> list[str]:
 def _damage(path: pathlib.Path, name: str, expected: str) -> str | None:
   if not path.is_dir():
     return f"array {name}: {path} is missing"
-  spec = {"driver": "zarr3", "kvstore": f"file://{path.absolute()}/"}
-  spec["fill_missing_data_reads"] = False
+  spec = {
+    "driver": "zarr3",
+    "kvstore": f"file://{path.absolute()}/",
+    "fill_missing_data_reads": False,
+  }
   try:
     array = tensorstore.open(spec, open=True).result().read().result()
   except ValueError as error:

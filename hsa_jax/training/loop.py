@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from hsa_jax.config import Config
@@ -17,7 +18,7 @@ from hsa_jax.data.tokenizer import load_tokenizer
 from hsa_jax.models import LanguageModel
 from hsa_jax.parallel import make_mesh, place_batch
 from hsa_jax.training.checkpoint import Checkpointer, RunInfo, tokens_seen
-from hsa_jax.training.console import Console, Progress, format_seconds
+from hsa_jax.training.console import Console, Progress
 from hsa_jax.training.hooks import (
   Hook,
   Interrupted,
@@ -117,11 +118,8 @@ def train(
     saver = Checkpointer(workdir, inputs.info)
     stack.callback(saver.close)
     start = saver.latest_step or 0
-    if start:
-      state = saver.restore(start, abstract)
-      console.say(f"resuming from {saver.folder(start)}")
-    else:
-      state = init_state(inputs.build, tx, seed=cfg.train.seed, abstract=abstract)
+    state = _start_state(cfg, inputs, saver, abstract, tx)
+    console.say(_headline(cfg, state, mesh, start))
     hooks = _default_hooks(cfg, inputs, workdir, saver, console, mesh, start)
     step_fn = compile_on_demand(cfg, tx, abstract, mesh=mesh, say=console.say)
     return run_steps(
@@ -132,7 +130,9 @@ def train(
 def run_steps(
   cfg: Config,
   state: TrainState,
-  step_fn: Callable[[TrainState, Batch, "Clock"], tuple[TrainState, StepMetrics]],
+  step_fn: Callable[
+    [TrainState, Batch, "Clock"], tuple[TrainState, StepMetrics]
+  ],
   data: TrainData,
   hooks: Sequence[Hook],
   stop: StopSignal,
@@ -167,7 +167,7 @@ def run_steps(
 
 def compile_on_demand(
   cfg: Config,
-  tx: Any,
+  tx: optax.GradientTransformation,
   abstract: TrainState,
   *,
   mesh: Mesh,
@@ -232,7 +232,12 @@ class Reader:
     self._pending: tuple[Any, ...] | None = None
 
   def push(
-    self, step: int, metrics: StepMetrics, tokens: int, stage: str, moment: Moment
+    self,
+    step: int,
+    metrics: StepMetrics,
+    tokens: int,
+    stage: str,
+    moment: Moment,
   ) -> None:
     """Takes a step that was just sent off; reads the one before it."""
     self.flush()
@@ -262,6 +267,32 @@ def _check_finite(step: int, values: dict[str, float]) -> None:
       "  fix: in a new --workdir, try a lower optimizer.learning_rate, a longer"
       " optimizer.warmup_steps or a lower optimizer.clip_norm"
     )
+
+
+def _start_state(
+  cfg: Config,
+  inputs: Inputs,
+  saver: Checkpointer,
+  abstract: TrainState,
+  tx: optax.GradientTransformation,
+) -> TrainState:
+  """The newest checkpoint, or fresh parameters."""
+  if (step := saver.latest_step) is not None:
+    return saver.restore(step, abstract)
+  return init_state(inputs.build, tx, seed=cfg.train.seed, abstract=abstract)
+
+
+def _headline(cfg: Config, state: TrainState, mesh: Mesh, start: int) -> str:
+  if start == cfg.num_steps:
+    return f"nothing to do: all {start:,} steps are done"
+  verb = "resuming at" if start else "starting at"
+  count = sum(leaf.size for leaf in jax.tree.leaves(state.model))
+  device = mesh.devices.flat[0].device_kind
+  plural = "s" if mesh.size > 1 else ""
+  return (
+    f"{count:,} parameters on {mesh.size} {device} device{plural},"
+    f" {verb} step {start:,} of {cfg.num_steps:,}"
+  )
 
 
 def _moment(cfg: Config, step: int, stop: StopSignal) -> Moment:

@@ -1,4 +1,4 @@
-"""Scalars on disk (JSONL is the source of truth) and reading of device metrics."""
+"""Scalars on disk (JSONL is the source of truth) and their reading."""
 
 import json
 import math

@@ -57,7 +57,8 @@ def _parameters(cfg: Config) -> Iterator[str]:
 
 
 def _work(cfg: Config) -> Iterator[str]:
-  yield f"training    {cfg.num_steps:,} steps, {tokens_seen(cfg, cfg.num_steps):,} tokens"
+  tokens = tokens_seen(cfg, cfg.num_steps)
+  yield f"training    {cfg.num_steps:,} steps, {tokens:,} tokens"
   for stage in cfg.data.stages:
     flops = training_flops_per_token(cfg.model, stage.seq_len)
     step = flops * stage.seq_len * stage.batch_size
@@ -68,7 +69,9 @@ def _work(cfg: Config) -> Iterator[str]:
     )
 
 
-def _memory(cfg: Config, state: TrainState, tx: Any, mesh: Mesh) -> Iterator[str]:
+def _memory(
+  cfg: Config, state: TrainState, tx: Any, mesh: Mesh
+) -> Iterator[str]:
   model = _bytes(state.model, mesh)
   optimizer = _bytes({"opt_state": state.opt_state}, mesh)
   yield "memory      per device"
@@ -77,8 +80,9 @@ def _memory(cfg: Config, state: TrainState, tx: Any, mesh: Mesh) -> Iterator[str
   with jax.set_mesh(mesh):
     step = jax.jit(make_train_step(cfg, tx, mesh=mesh), donate_argnums=0)
     for stage in _distinct(cfg.data.stages):
-      analysis = step.lower(state, _abstract_batch(stage, mesh)).compile()
-      temporary = analysis.memory_analysis().temp_size_in_bytes
+      program = step.lower(state, _abstract_batch(stage, mesh)).compile()
+      analysis: Any = program.memory_analysis()
+      temporary = analysis.temp_size_in_bytes
       yield (
         f"  step of {stage.batch_size} x {stage.seq_len}: temporaries"
         f" {temporary / MIB:,.1f} MiB, in all"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.config import OptimizerConfig, Schedule
@@ -24,7 +25,7 @@ def learning_rate(cfg: OptimizerConfig, num_steps: int) -> optax.Schedule:
   """
   decay_steps = max(num_steps - cfg.warmup_steps, 1)
 
-  def schedule(step: Int[Array, ""] | int) -> Float[Array, ""]:
+  def schedule(step: ArrayLike) -> Float[Array, ""]:
     done = jnp.asarray(step, jnp.float32) + 1.0
     warm = done / max(cfg.warmup_steps, 1)
     part = jnp.clip((done - cfg.warmup_steps) / decay_steps, 0.0, 1.0)
@@ -37,7 +38,9 @@ def learning_rate(cfg: OptimizerConfig, num_steps: int) -> optax.Schedule:
   return schedule
 
 
-def value_at(schedule: Schedule, step: Int[Array, ""] | int) -> jax.Array | None:
+def value_at(
+  schedule: Schedule, step: Int[Array, ""] | int
+) -> jax.Array | None:
   """The value in force at `step`, int32[]; None for an empty schedule.
 
   The step may be traced: a change of value is not a change of program.

@@ -1,5 +1,6 @@
 """One optimizer step and one validation step, as pure functions to jit."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,11 +12,11 @@ from jaxtyping import Array, Float
 
 from hsa_jax.config import Config, Noise, TrainConfig
 from hsa_jax.data.pipeline import Batch
-from hsa_jax.types import Limits
 from hsa_jax.ops import loss as loss_lib
 from hsa_jax.parallel import batch_sharding
 from hsa_jax.training import schedule
 from hsa_jax.training.state import TrainState
+from hsa_jax.types import Limits
 
 
 class StepMetrics(NamedTuple):
@@ -67,24 +68,24 @@ def limits_at(cfg: TrainConfig, step: Any) -> Limits:
 def batch_loss(
   model: Any,
   batch: Batch,
-  totals: Totals,
+  noise_key: jax.Array | None = None,
   *,
+  totals: Totals,
   answer_weight: float,
   limits: Limits,
-  noise_key: jax.Array | None = None,
 ) -> tuple[Float[Array, ""], Sums]:
   """The objective's share of one micro-batch, and its sums.
 
   Args:
     model: maps tokens `[B T]` to float32 logits `[B T V]`.
     batch: a micro-batch; arrays `[B T]`.
+    noise_key: of the selection noise; None for none.
     totals: of the whole batch, so that shares add up to the mean.
     answer_weight: of the mean answer loss beside the mean loss of all tokens.
     limits: K and W in force.
-    noise_key: of the selection noise; None for none.
   """
   logits = model(batch.tokens, limits=limits, noise_key=noise_key)
-  nll = loss_lib.cross_entropy(logits, batch.targets)
+  nll = loss_lib.cross_entropy(logits, jnp.asarray(batch.targets))
   hits = (jnp.argmax(logits, axis=-1) == batch.targets) * batch.answers
   sums = Sums(
     nll=jnp.sum(nll * batch.weights),
@@ -97,7 +98,13 @@ def batch_loss(
 
 
 def accumulate(
-  grad_fn: Callable[..., Any], model: Any, batch: Batch, key: Any, *, parts: int, mesh: Mesh
+  grad_fn: Callable[..., Any],
+  model: Any,
+  batch: Batch,
+  key: Any,
+  *,
+  parts: int,
+  mesh: Mesh,
 ) -> tuple[Sums, Any]:
   """Gradients and sums over `parts` micro-batches, one at a time.
 
@@ -140,50 +147,59 @@ def make_train_step(
     mesh: the device mesh.
   """
   rate = schedule.learning_rate(cfg.optimizer, cfg.num_steps)
-  noisy = cfg.model.hsa.selection_noise is not Noise.NONE
 
-  def step_fn(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-    key = jax.random.fold_in(jax.random.key(cfg.train.seed), state.step)
+  def step_fn(
+    state: TrainState, batch: Batch
+  ) -> tuple[TrainState, StepMetrics]:
     totals = Totals(
       jnp.maximum(jnp.sum(batch.weights), 1.0),
       jnp.maximum(jnp.sum(batch.answers), 1.0),
     )
-
-    def objective(model: Any, micro: Batch, sub: Any) -> tuple[Any, Sums]:
-      return batch_loss(
-        model,
-        micro,
-        totals,
-        answer_weight=cfg.train.answer_loss_weight,
-        limits=limits_at(cfg.train, state.step),
-        noise_key=sub,
-      )
-
+    objective = functools.partial(
+      batch_loss,
+      totals=totals,
+      answer_weight=cfg.train.answer_loss_weight,
+      limits=limits_at(cfg.train, state.step),
+    )
     sums, grads = accumulate(
       jax.value_and_grad(objective, has_aux=True),
       state.model,
       batch,
-      key if noisy else None,
+      _noise_key(cfg, state.step),
       parts=cfg.train.grad_accum_steps,
       mesh=mesh,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.model)
     model = optax.apply_updates(state.model, updates)
-    metrics = StepMetrics(
-      loss_nats=sums.nll / totals.weights,
-      answer_loss_nats=sums.answer_nll / totals.answers,
-      answer_accuracy=sums.answer_hits / totals.answers,
-      answer_tokens=jnp.sum(batch.answers),
-      grad_norm=optax.global_norm(grads),
-      learning_rate=rate(state.step),
+    metrics = _step_metrics(
+      sums, totals, batch, optax.tree.norm(grads), rate(state.step)
     )
     return TrainState(model, opt_state, state.step + 1), metrics
 
   return step_fn
 
 
+def _noise_key(cfg: Config, step: jax.Array) -> jax.Array | None:
+  if cfg.model.hsa.selection_noise is Noise.NONE:
+    return None
+  return jax.random.fold_in(jax.random.key(cfg.train.seed), step)
+
+
+def _step_metrics(
+  sums: Sums, totals: Totals, batch: Batch, grad_norm: Any, rate: Any
+) -> StepMetrics:
+  return StepMetrics(
+    loss_nats=sums.nll / totals.weights,
+    answer_loss_nats=sums.answer_nll / totals.answers,
+    answer_accuracy=sums.answer_hits / totals.answers,
+    answer_tokens=jnp.sum(batch.answers),
+    grad_norm=grad_norm,
+    learning_rate=rate,
+  )
+
+
 def eval_step(model: Any, batch: Batch) -> Float[Array, "2"]:
   """Sum of the negative log-likelihoods in nats and number of targets."""
   logits = model(batch.tokens, limits=Limits(), noise_key=None)
-  nll = loss_lib.cross_entropy(logits, batch.targets)
+  nll = loss_lib.cross_entropy(logits, jnp.asarray(batch.targets))
   return jnp.stack([jnp.sum(nll * batch.weights), jnp.sum(batch.weights)])

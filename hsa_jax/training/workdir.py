@@ -74,7 +74,9 @@ def read_config(workdir: str | os.PathLike[str]) -> Config:
 
 def _check_writable(workdir: pathlib.Path) -> None:
   try:
-    existing = next(p for p in [workdir, *workdir.absolute().parents] if p.exists())
+    existing = next(
+      p for p in [workdir, *workdir.absolute().parents] if p.exists()
+    )
     if not existing.is_dir():
       raise NotADirectoryError(20, f"{existing} is not a folder")
     if existing == workdir:
