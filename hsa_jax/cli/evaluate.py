@@ -1,0 +1,330 @@
+"""Evaluates a checkpoint at any context length.
+
+    python eval.py --checkpoint=runs/quickstart --suites=hsa_ruler,ppl
+      --lengths=256,4K,64K,1M --samples=20,256K:10
+    python eval.py --report runs/quickstart/eval runs/quickstart_swa/eval
+      --out=runs/comparison
+
+Run the same command again after a crash, a kill or a Ctrl-C: samples that are
+finished are not computed again. Writes into --workdir: results.jsonl and
+predictions.jsonl, then report.md and plots made from these two alone.
+
+Exit codes: 0 finished, 2 something to correct in the input, 130 stopped.
+"""
+
+import argparse
+import difflib
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import jax
+from absl import logging
+
+from hsa_jax import parallel
+from hsa_jax.config import (
+  Config,
+  ConfigError,
+  Haystack,
+  ModelConfig,
+  Needle,
+  config_hash,
+)
+from hsa_jax.data.build import ensure_store
+from hsa_jax.data.errors import DataError
+from hsa_jax.data.store import TokenStore
+from hsa_jax.data.tokenizer import Tokenizer, load_tokenizer
+from hsa_jax.evaluation import (
+  SUITES,
+  FlagError,
+  Job,
+  ResultsError,
+  ResultStore,
+  RunInfo,
+  Session,
+  Settings,
+  niah,
+  perplexity,
+  receptive_field,
+  write_comparison,
+  write_report,
+)
+from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
+from hsa_jax.evaluation.progress import Progress
+from hsa_jax.evaluation.results import check_writable
+from hsa_jax.training.checkpoint import (
+  CheckpointError,
+  CheckpointMeta,
+  find_checkpoint,
+  load_model,
+  read_metadata,
+)
+
+T = TypeVar("T")
+INPUT_ERRORS = (
+  FlagError,
+  ResultsError,
+  CheckpointError,
+  ConfigError,
+  DataError,
+)
+DEFAULT_SEGMENT = 2048  # tokens; what two CPU cores keep in their caches
+
+
+class Arguments(NamedTuple):
+  """The command line, each value checked by itself."""
+
+  checkpoint: str
+  step: int | None
+  suites: tuple[str, ...]
+  settings: Settings
+  workdir: str
+
+
+class Subject(NamedTuple):
+  """What is evaluated, before anything is on a device."""
+
+  folder: pathlib.Path
+  cfg: Config
+  meta: CheckpointMeta
+  tokenizer: Tokenizer
+  store: TokenStore
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command; returns its exit code."""
+  try:
+    values = _parser().parse_args(argv)
+    if values.report is not None:
+      return compare(values)
+    evaluate(read_arguments(values))
+    return 0
+  except INPUT_ERRORS as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print(
+      "stopped; finished samples are kept: run the same command to go on",
+      file=sys.stderr,
+    )
+    return 130
+
+
+def evaluate(arguments: Arguments) -> pathlib.Path:
+  """Measures everything asked for; returns the path of the report."""
+  logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
+  subject = find_subject(arguments)
+  check_writable(arguments.workdir)
+  parallel.enable_compilation_cache()
+  session = _open_session(arguments, subject)
+  jobs = _jobs(arguments, subject)
+  with _progress(session, jobs) as progress:
+    for job in jobs:
+      suite: Any = niah if job.suite == niah.SUITE else perplexity
+      progress.message(suite.describe(suite.run(session, job)))
+  report = write_report(arguments.workdir)
+  print(f"report: {report}")
+  return report
+
+
+def compare(values: argparse.Namespace) -> int:
+  """Writes and prints the comparison of several results folders."""
+  if not values.out:
+    raise FlagError(["--out=DIR is missing: where the comparison goes"])
+  check_writable(values.out, flag="--out")
+  path = write_comparison(values.report, values.out)
+  print(path.read_text(encoding="utf-8"))
+  print(f"report: {path}")
+  return 0
+
+
+def read_arguments(values: argparse.Namespace) -> Arguments:
+  """Checks every flag by itself.
+
+  Raises:
+    FlagError: naming all that is wrong, one line each.
+  """
+  problems: list[str] = []
+
+  def read(parse: Callable[[], T], otherwise: T) -> T:
+    try:
+      return parse()
+    except FlagError as error:
+      problems.extend(error.problems)
+      return otherwise
+
+  if not values.checkpoint:
+    problems.append("--checkpoint is missing: the --workdir of a training run")
+  suites = read(lambda: _names("--suites", values.suites, SUITES), ())
+  read(lambda: _names("--tasks", values.tasks, niah.TASKS), ())
+  kinds = [str(kind) for kind in Haystack]
+  haystacks = read(lambda: _names("--haystack", values.haystack, kinds), ())
+  needles = [str(kind) for kind in Needle]
+  needle = read(lambda: _names("--needle", values.needle, needles)[0], "digits")
+  for flag in ("segment", "batch"):
+    if vars(values)[flag] < 1:
+      problems.append(f"--{flag}={vars(values)[flag]}: must be at least 1")
+  if values.seed < 0:
+    problems.append(f"--seed={values.seed}: must not be negative")
+  settings = Settings(
+    lengths=read(lambda: parse_lengths(values.lengths), (1,)),
+    samples=read(lambda: parse_samples(values.samples), ()),
+    haystacks=tuple(map(Haystack, haystacks)),
+    needle=Needle(needle),
+    segment=values.segment,
+    batch=values.batch,
+    seed=values.seed,
+  )
+  if problems:
+    raise FlagError(problems)
+  workdir = values.workdir or str(pathlib.Path(values.checkpoint) / "eval")
+  return Arguments(values.checkpoint, values.step, suites, settings, workdir)
+
+
+def find_subject(arguments: Arguments) -> Subject:
+  """Checkpoint, tokenizer and data that belong together; touches no device.
+
+  Raises:
+    FlagError, CheckpointError, DataError: one message.
+  """
+  folder = find_checkpoint(arguments.checkpoint, step=arguments.step)
+  cfg, meta = read_metadata(folder)
+  _check_segment(arguments.settings, cfg.model)
+  tokenizer = load_tokenizer(cfg.data.tokenizer)
+  if niah.SUITE in arguments.suites:
+    niah.check_lengths(arguments.settings, tokenizer)
+  if tokenizer.fingerprint != meta.tokenizer_fingerprint:
+    raise CheckpointError(
+      f"{folder}: trained with tokenizer {meta.tokenizer!r} of fingerprint"
+      f" {meta.tokenizer_fingerprint[:12]}, the one here has"
+      f" {tokenizer.fingerprint[:12]}; restore the original file"
+    )
+  return Subject(folder, cfg, meta, tokenizer, ensure_store(cfg.data))
+
+
+def _open_session(arguments: Arguments, subject: Subject) -> Session:
+  model, cfg, _ = load_model(subject.folder)
+  count = sum(leaf.size for leaf in jax.tree.leaves(model))
+  info = RunInfo(
+    label=_label(subject.folder),
+    checkpoint=arguments.checkpoint,
+    step=subject.meta.step,
+    config_hash=config_hash(cfg),
+    tokenizer=subject.tokenizer.fingerprint,
+    store=subject.store.index["sha256"],
+    seed=arguments.settings.seed,
+    train_length=max(stage.seq_len for stage in cfg.data.stages),
+    num_parameters=count,
+    receptive_field=receptive_field(cfg.model),
+  )
+  results = ResultStore(arguments.workdir, info)
+  return Session(
+    model,
+    cfg,
+    subject.tokenizer,
+    subject.store,
+    arguments.settings,
+    results,
+  )
+
+
+def _jobs(arguments: Arguments, subject: Subject) -> list[Job]:
+  jobs: list[Job] = []
+  if niah.SUITE in arguments.suites:
+    jobs += niah.jobs(arguments.settings)
+  if perplexity.SUITE in arguments.suites:
+    tokens = subject.store.num_tokens("test")
+    jobs += perplexity.jobs(arguments.settings, tokens)
+  return jobs
+
+
+def _progress(session: Session, jobs: Sequence[Job]) -> Progress:
+  """Counts what the files do not hold yet, and compiles if there is any."""
+  pending = [(job, len(session.pending(job))) for job in jobs]
+  field = receptive_field(session.cfg.model)
+  tokens = sum(
+    count * (job.length if field is None else min(job.length, field + 16))
+    for job, count in pending
+  )
+  session.progress = Progress(
+    total_tokens=tokens, total_samples=sum(count for _, count in pending)
+  )
+  if tokens:
+    session.progress.message("compiling the prefill program")
+    session.prefill.warm_up()
+    session.progress.restart()
+  return session.progress
+
+
+def _check_segment(settings: Settings, model: ModelConfig) -> None:
+  chunk = model.hsa.chunk_size if model.hsa.num_groups else 1
+  if settings.segment % chunk:
+    near = max(round(settings.segment / chunk), 1) * chunk
+    raise FlagError(
+      [
+        f"--segment={settings.segment}: must be a multiple of the chunk size"
+        f" {chunk}; nearest: {near}"
+      ]
+    )
+
+
+def _names(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+  names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+  problems = []
+  for name in names:
+    if name not in known:
+      close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+      hint = f"; did you mean {close[0]!r}?" if close else ""
+      problems.append(
+        f"{flag}: {name!r} is not one of {', '.join(known)}{hint}"
+      )
+  if problems:
+    raise FlagError(problems)
+  return names
+
+
+def _label(folder: pathlib.Path) -> str:
+  """Name of the training run: `X` of `runs/X/checkpoints/500`."""
+  return folder.parent.parent.name
+
+
+class _Parser(argparse.ArgumentParser):
+  """Raises `FlagError` in place of printing the usage."""
+
+  def error(self, message: str) -> NoReturn:
+    raise FlagError([f"{message}; see --help"])
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(
+    prog="eval.py",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add("--checkpoint", help="workdir of a training run, or one step's folder")
+  add("--step", type=int, help="which checkpoint; default: the newest")
+  add("--suites", default="hsa_ruler", help="hsa_ruler, ppl")
+  add("--tasks", default="s_niah", help="of hsa_ruler: s_niah")
+  add("--lengths", default="256,1K,4K,16K", help="tokens, as 256,4K,1M")
+  add("--samples", default="20", help="per length; 20,256K:10 from 256K on 10")
+  add("--haystack", default="text", help="text, noise")
+  add("--needle", default="digits", help="digits or ids")
+  add("--workdir", help="where results go; default: CHECKPOINT/eval")
+  add(
+    "--segment",
+    type=int,
+    default=DEFAULT_SEGMENT,
+    help="tokens per call of the prefill program",
+  )
+  add("--batch", type=int, default=1, help="sequences read at the same time")
+  add("--seed", type=int, default=0, help="of the samples")
+  add("--report", nargs="+", metavar="DIR", help="compare results folders")
+  add("--out", help="where a comparison goes")
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

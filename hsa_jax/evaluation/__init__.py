@@ -1,0 +1,27 @@
+"""Long-context evaluation: streaming, suites, scores, files, reports."""
+
+from hsa_jax.evaluation import niah, perplexity
+from hsa_jax.evaluation.lengths import FlagError
+from hsa_jax.evaluation.report import write_comparison, write_report
+from hsa_jax.evaluation.results import ResultsError, ResultStore, RunInfo
+from hsa_jax.evaluation.session import Job, Session, Settings
+from hsa_jax.evaluation.stream import Prefill, receptive_field
+
+SUITES = (niah.SUITE, perplexity.SUITE)
+
+__all__ = [
+  "SUITES",
+  "FlagError",
+  "Job",
+  "Prefill",
+  "ResultStore",
+  "ResultsError",
+  "RunInfo",
+  "Session",
+  "Settings",
+  "niah",
+  "perplexity",
+  "receptive_field",
+  "write_comparison",
+  "write_report",
+]

@@ -1,0 +1,259 @@
+"""Suite `ppl`: how well held-out text is predicted, and what context adds.
+
+Two protocols:
+
+  by_position   whole windows of at most 4K tokens in one forward pass; nats by
+                position bucket [2^k, 2^(k+1)); every token is a target
+  last_N        the same N last tokens of a held-out stretch behind contexts of
+                every length asked for: streamed, with the upper decoder on the
+                exact suffix, so a million tokens of context are affordable
+
+The split is read as a ring: a stretch that runs over its end goes on at its
+start, that is in another document. A context that would meet its own targets
+again is not measured.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from hsa_jax.data.rng import EVAL, make_rng
+from hsa_jax.evaluation import scores
+from hsa_jax.evaluation.lengths import format_length, samples_at
+from hsa_jax.evaluation.session import (
+  Clock,
+  Job,
+  Session,
+  Settings,
+  footprint,
+  run_job,
+)
+from hsa_jax.evaluation.stream import (
+  first_token,
+  read_context,
+  suffix_logits,
+  tail_length,
+)
+from hsa_jax.memory import HostMemory
+from hsa_jax.models import LanguageModel
+from hsa_jax.ops.loss import cross_entropy
+
+SUITE = "ppl"
+BY_POSITION = "by_position"
+MAX_WINDOW = 4096  # of the full forward pass
+MAX_TARGETS = 512
+
+
+def num_targets(settings: Settings) -> int:
+  """Last tokens that are predicted behind every length of context."""
+  return max(1, min(MAX_TARGETS, min(settings.lengths) // 2))
+
+
+def jobs(settings: Settings, split_length: int) -> list[Job]:
+  """One job by position, then one per context length that the split allows."""
+  window = min(max(settings.lengths), MAX_WINDOW, split_length // 2)
+  count = samples_at(settings.samples, window)
+  targets = num_targets(settings)
+  protocol = f"last_{targets}"
+  return [
+    Job(SUITE, "full_forward", BY_POSITION, "", "", window, count),
+    *(
+      Job(
+        SUITE,
+        protocol,
+        protocol,
+        "",
+        "",
+        length,
+        samples_at(settings.samples, length),
+      )
+      for length in settings.lengths
+      if length <= split_length - targets
+    ),
+  ]
+
+
+def run(session: Session, job: Job) -> dict[str, Any]:
+  """Measures one job; returns its result line."""
+  if job.task == BY_POSITION:
+    step: Any = _run_windows
+  else:
+    chunk = session.prefill.chunk_size
+    room = job.length // chunk if session.prefill.has_memory else 0
+    step = functools.partial(_run_contexts, HostMemory(room))
+  batch = session.settings.batch
+  return run_job(session, job, run_batch=step, summarise=summarise, batch=batch)
+
+
+def summarise(
+  session: Session, job: Job, rows: Sequence[dict]
+) -> dict[str, Any]:
+  """The result line of all windows of a job."""
+  nats = np.array([row["nats"] for row in rows], np.float64)
+  count = np.array([row["num_targets"] for row in rows], np.float64)
+  mean = float(nats.sum() / count.sum())
+  interval = scores.bootstrap_ratio(nats, count, seed=session.settings.seed)
+  bits = 1 / (math.log(2) * session.store.bytes_per_token("test"))
+  seconds = sum(row["seconds"] for row in rows)
+  return {
+    "score": mean,
+    "ci_low": interval.low,
+    "ci_high": interval.high,
+    "metric": "nats_per_token",
+    "perplexity": math.exp(mean),
+    "bits_per_byte": mean * bits,
+    "bits_per_byte_low": interval.low * bits,
+    "bits_per_byte_high": interval.high * bits,
+    "num_targets": int(count.sum()),
+    "buckets": _join_buckets(rows),
+    "tokens_per_s": sum(row["tokens_read"] for row in rows) / seconds,
+    "peak_rss_bytes": max(row["peak_rss_bytes"] for row in rows),
+    "device_bytes": max(row["device_bytes"] for row in rows),
+    "host_bytes": max(row["host_bytes"] for row in rows),
+  }
+
+
+def describe(result: dict[str, Any]) -> str:
+  """One line for the terminal."""
+  return (
+    f"ppl {result['task']} {format_length(result['length'])}:"
+    f" {result['score']:.4f} nats/token, perplexity {result['perplexity']:.3f},"
+    f" {result['bits_per_byte']:.4f} bits/byte over"
+    f" {result['num_targets']:,} tokens"
+  )
+
+
+def position_buckets(
+  nats: Float[np.ndarray, " T"],
+) -> list[dict[str, float | int]]:
+  """Sums over positions [2^k, 2^(k+1)); the first bucket also holds 0.
+
+  Args:
+    nats: loss of the token after each position, from position 0.
+
+  Returns:
+    One `{first, last, num_targets, nats}` per bucket, `last` inclusive.
+  """
+  buckets, low, high = [], 0, 2
+  while low < len(nats):
+    part = np.asarray(nats[low:high], np.float64)
+    buckets.append(
+      {
+        "first": low,
+        "last": low + len(part) - 1,
+        "num_targets": len(part),
+        "nats": float(part.sum()),
+      }
+    )
+    low, high = high, 2 * high
+  return buckets
+
+
+def ring(tokens: np.ndarray, start: int, length: int) -> np.ndarray:
+  """`length` tokens from `start`, going on at the beginning; int32."""
+  where = np.arange(start, start + length) % len(tokens)
+  return np.asarray(tokens[where], np.int32)
+
+
+def _run_windows(
+  session: Session, job: Job, numbers: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+  """Full forward over windows; one more token than inputs for the targets."""
+  tokens = session.store.split("test")
+  starts = [_target_end(session, job, i) for i in numbers]
+  rows = np.stack([ring(tokens, s, job.length + 1) for s in starts])
+  clock = Clock()
+  nats = np.asarray(_window_nats(session.model, rows))
+  seconds = clock.lap() / len(rows)
+  session.advance(job.length * len(rows))
+  for number, row in zip(numbers, nats, strict=True):
+    yield {
+      "sample": number,
+      "nats": float(np.sum(row, dtype=np.float64)),
+      "num_targets": len(row),
+      "buckets": position_buckets(row),
+      "tokens_read": job.length,
+      "seconds": seconds,
+      "host_bytes": 0,
+      **footprint()._asdict(),
+    }
+
+
+def _run_contexts(
+  memory: HostMemory, session: Session, job: Job, numbers: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+  """Streams contexts that end with the same targets at every length."""
+  model, length = session.model, job.length
+  tokens = session.store.split("test")
+  begins = [_target_end(session, job, i) - length for i in numbers]
+  outputs = num_targets(session.settings) + 1
+  keep = tail_length(model, outputs, length)
+
+  def source(start: int, stop: int) -> np.ndarray:
+    return np.stack([ring(tokens, b + start, stop - start) for b in begins])
+
+  memory.clear()
+  clock = Clock()
+  suffix, full = read_context(
+    session.prefill,
+    source,
+    memory,
+    length=length,
+    keep=keep,
+    advance=lambda count: session.advance(count * len(begins)),
+  )
+  logits = suffix_logits(model, suffix, full, num_logits=outputs)
+  targets = source(length - outputs + 1, length)
+  nats = np.asarray(_nats(logits[: len(begins), :-1], targets))
+  seconds = clock.lap() / len(begins)
+  read = length - first_token(model.cfg, length=length, keep=keep)
+  for number, row in zip(numbers, nats, strict=True):
+    yield {
+      "sample": number,
+      "nats": float(np.sum(row, dtype=np.float64)),
+      "num_targets": len(row),
+      "buckets": [],
+      "tokens_read": read,
+      "seconds": seconds,
+      "host_bytes": memory.nbytes().host,
+      **footprint()._asdict(),
+    }
+
+
+def _target_end(session: Session, job: Job, sample: int) -> int:
+  """Place of a sample in the split: stratified, the same at every length."""
+  rng = make_rng(session.settings.seed, f"{EVAL}/{SUITE}", sample)
+  share = (sample + rng.random()) / job.num_samples
+  return int(share * len(session.store.split("test")))
+
+
+def _join_buckets(rows: Sequence[dict]) -> list[dict[str, Any]]:
+  joined = []
+  for parts in zip(*(row["buckets"] for row in rows), strict=True):
+    count = sum(part["num_targets"] for part in parts)
+    mean = sum(part["nats"] for part in parts) / count
+    joined.append(
+      {
+        "first": parts[0]["first"],
+        "last": parts[0]["last"],
+        "num_targets": count,
+        "nats_per_token": mean,
+        "perplexity": math.exp(mean),
+      }
+    )
+  return joined
+
+
+@jax.jit
+def _window_nats(
+  model: LanguageModel, rows: Int[Array, "B T1"]
+) -> Float[Array, "B T"]:
+  return cross_entropy(model(rows[:, :-1]), rows[:, 1:])
+
+
+_nats = jax.jit(cross_entropy)

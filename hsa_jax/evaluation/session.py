@@ -1,0 +1,178 @@
+"""What every suite is given: the model, the data, the settings, the files."""
+
+import dataclasses
+import functools
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+
+from hsa_jax.config import Config, Haystack, Needle
+from hsa_jax.data.store import TokenStore
+from hsa_jax.data.tokenizer import Tokenizer
+from hsa_jax.evaluation.lengths import SampleCount, format_length
+from hsa_jax.evaluation.progress import Progress
+from hsa_jax.evaluation.results import ResultStore
+from hsa_jax.evaluation.stream import Prefill
+from hsa_jax.models import LanguageModel
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What to measure, as given on the command line.
+
+  Attributes:
+    lengths: context lengths in tokens, answer and eos included.
+    samples: how many per length.
+    haystacks: kinds of filler of the needle tasks.
+    needle: kind of value that is hidden.
+    segment: tokens per call of the prefill program.
+    batch: sequences read at the same time.
+    seed: of all evaluation samples.
+  """
+
+  lengths: tuple[int, ...]
+  samples: tuple[SampleCount, ...]
+  haystacks: tuple[Haystack, ...] = (Haystack.TEXT,)
+  needle: Needle = Needle.DIGITS
+  segment: int = 4096
+  batch: int = 1
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One measurement: a task at one length.
+
+  Attributes:
+    suite, protocol, task, haystack, needle, length, num_samples: its key; see
+      `results.KEY`. Haystack and needle are empty where a task has none.
+  """
+
+  suite: str
+  protocol: str
+  task: str
+  haystack: str
+  needle: str
+  length: int
+  num_samples: int
+
+  @property
+  def key(self) -> dict[str, Any]:
+    return dataclasses.asdict(self)
+
+  @property
+  def name(self) -> str:
+    kind = f" {self.haystack}" if self.haystack else ""
+    return f"{self.task}{kind} {format_length(self.length)}"
+
+
+class Footprint(NamedTuple):
+  """Memory in use, in bytes.
+
+  Attributes:
+    peak_rss_bytes: most resident memory of the process so far.
+    device_bytes: arrays that live on the devices now.
+  """
+
+  peak_rss_bytes: int
+  device_bytes: int
+
+
+@dataclasses.dataclass
+class Session:
+  """One evaluation of one model."""
+
+  model: LanguageModel
+  cfg: Config
+  tokenizer: Tokenizer
+  store: TokenStore
+  settings: Settings
+  results: ResultStore
+  progress: Progress | None = None
+
+  @functools.cached_property
+  def prefill(self) -> Prefill:
+    """The compiled program all suites share."""
+    return Prefill(
+      self.model, batch=self.settings.batch, segment=self.settings.segment
+    )
+
+  def pending(self, job: Job) -> list[int]:
+    """Samples of a job that are not in the files yet."""
+    done = self.results.finished(job.key)
+    return [i for i in range(job.num_samples) if i not in done]
+
+  def advance(self, tokens: int, *, samples: int = 0) -> None:
+    if self.progress is not None:
+      self.progress.advance(tokens, samples=samples)
+
+  def message(self, text: str) -> None:
+    if self.progress is not None:
+      self.progress.message(text)
+
+
+RunBatch = Callable[[Session, Job, Sequence[int]], Iterable[Mapping[str, Any]]]
+Summarise = Callable[[Session, Job, Sequence[dict]], Mapping[str, Any]]
+
+
+def run_job(
+  session: Session,
+  job: Job,
+  *,
+  run_batch: RunBatch,
+  summarise: Summarise,
+  batch: int,
+) -> dict[str, Any]:
+  """Computes the missing samples of a job, then its result line.
+
+  Args:
+    session: the evaluation.
+    job: what to measure.
+    run_batch: computes samples by number and returns their prediction lines,
+      without the key.
+    summarise: makes the result line of all prediction lines, without the key.
+    batch: samples per call of `run_batch`.
+  """
+  if session.progress is not None:
+    session.progress.begin(job.name)
+  for numbers in batched(session.pending(job), batch):
+    for row in run_batch(session, job, numbers):
+      session.results.add_prediction({**job.key, **row})
+    session.advance(0, samples=len(numbers))
+  done = session.results.finished(job.key)
+  rows = [done[i] for i in range(job.num_samples)]
+  result = {**job.key, **summarise(session, job, rows)}
+  session.results.add_result(result)
+  return result
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+  """Consecutive groups of at most `size`."""
+  for start in range(0, len(items), size):
+    yield items[start : start + size]
+
+
+def footprint() -> Footprint:
+  """Memory of the process and of the devices."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
+  held = sum(array.nbytes for array in jax.live_arrays())
+  return Footprint(peak * unit, held)
+
+
+class Clock:
+  """Seconds since it was made or last asked."""
+
+  def __init__(self) -> None:
+    self._last = time.perf_counter()
+
+  def lap(self) -> float:
+    now = time.perf_counter()
+    elapsed, self._last = now - self._last, now
+    return elapsed

@@ -1,0 +1,111 @@
+"""Tiny models, stores and sessions for the tests of this room."""
+
+import dataclasses
+import functools
+import pathlib
+
+import numpy as np
+from flax import nnx
+
+from hsa_jax.config import Config, DataConfig, HsaConfig, ModelConfig
+from hsa_jax.data.corpora import Corpus, Document
+from hsa_jax.data.store import TokenStore, build_store
+from hsa_jax.data.tokenizer import load_tokenizer
+from hsa_jax.evaluation import (
+  ResultStore,
+  RunInfo,
+  Session,
+  Settings,
+  receptive_field,
+)
+from hsa_jax.evaluation.lengths import SampleCount
+from hsa_jax.models import LanguageModel
+
+HSA = HsaConfig(
+  num_groups=1,
+  chunk_size=4,
+  top_k=2,
+  num_memory_heads=1,
+  landmark_dim=16,
+  encoder_layers=1,
+  encoder_mlp_dim=32,
+)
+MODEL = ModelConfig(
+  vocab_size=264,
+  embed_dim=32,
+  num_lower_layers=2,
+  num_upper_layers=2,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=16,
+  mlp_dim=48,
+  window_size=6,
+  init_scale=0.2,  # far from uniform outputs
+  hsa=HSA,
+)
+
+
+def model_config(model: dict | None = None, **hsa) -> ModelConfig:
+  """The tiny model with some fields changed."""
+  memory = dataclasses.replace(HSA, **hsa)
+  return dataclasses.replace(MODEL, hsa=memory, **(model or {}))
+
+
+@functools.cache
+def build_model(cfg: ModelConfig = MODEL) -> LanguageModel:
+  return LanguageModel(cfg, rngs=nnx.Rngs(0))
+
+
+def random_tokens(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, shape, np.int32)
+
+
+def make_store(path: pathlib.Path, size: int = 3_000) -> TokenStore:
+  """A byte store of random letters; `size` bytes in the test split."""
+  rng = np.random.default_rng(0)
+  letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz   ", np.uint8)
+  docs = []
+  for split, count in {"train": 2_000, "valid": 500, "test": size}.items():
+    text = letters[rng.integers(0, len(letters), count)].tobytes().decode()
+    docs.append(Document(split, split, count, lambda text=text: text))
+  corpus = Corpus("files", "random letters", tuple(docs))
+  return build_store(corpus, load_tokenizer("byte"), path)
+
+
+def make_info(model: LanguageModel, label: str = "tiny") -> RunInfo:
+  return RunInfo(
+    label=label,
+    checkpoint=f"runs/{label}",
+    step=7,
+    config_hash="0123456789ab",
+    tokenizer="fingerprint",
+    store="hash",
+    seed=0,
+    train_length=256,
+    num_parameters=1_234,
+    receptive_field=receptive_field(model.cfg),
+  )
+
+
+def make_session(
+  folder: pathlib.Path,
+  *,
+  cfg: ModelConfig = MODEL,
+  lengths: tuple[int, ...] = (256,),
+  samples: int = 3,
+  **settings,
+) -> Session:
+  """A session of a random model; store and results lie in `folder`."""
+  store = folder / "store"
+  opened = TokenStore.open(store) if store.exists() else make_store(store)
+  model = build_model(cfg)
+  defaults = {"segment": 64, "batch": 2, **settings}
+  return Session(
+    model,
+    Config(model=cfg, data=DataConfig(corpus="files", store=str(store))),
+    load_tokenizer("byte"),
+    opened,
+    Settings(lengths, (SampleCount(1, samples),), **defaults),
+    ResultStore(folder / "eval", make_info(model)),
+  )
