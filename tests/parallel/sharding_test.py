@@ -27,7 +27,7 @@ MESH = AbstractMesh((2, 2, 1, 2), ("data", "fsdp", "context", "tensor"))
     ("output.kernel", (64, 264), P("fsdp", "tensor")),
     ("groups.0.block.query.kernel", (64, 64), P("fsdp", "tensor")),
     ("lower_blocks.mlp.down.kernel", (3, 128, 64), P(None, "tensor", "fsdp")),
-    ("opt_state.1.mu.lower_blocks.mlp.up.kernel", (3, 8, 8), P(None, "fsdp", "tensor")),
+    ("opt_state.1.mu.blocks.up.kernel", (3, 8, 8), P(None, "fsdp", "tensor")),
     ("lower_blocks.mlp_norm.scale", (3, 64), P()),
     ("encoder.cls", (64,), P()),
     ("opt_state.1.count", (), P()),
@@ -102,27 +102,34 @@ print(json.dumps({"devices": jax.device_count(), "metrics": out,
 """
 
 
-def run_on(devices: int, **mesh: int) -> dict:
+def start_on(devices: int, **mesh: int) -> subprocess.Popen:
   """Three optimizer steps of a small model in a process of its own."""
-  result = subprocess.run(
+  return subprocess.Popen(
     [sys.executable, "-c", PROGRAM, json.dumps(mesh)],
     env={
       **os.environ,
       "JAX_PLATFORMS": "cpu",
       "JAX_NUM_CPU_DEVICES": str(devices),
       "PYTHONPATH": os.getcwd(),
+      # The partitioning is under test, not the speed of the program.
+      "XLA_FLAGS": "--xla_backend_optimization_level=0"
+      " --xla_llvm_disable_expensive_passes=true",
     },
-    capture_output=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
     text=True,
-    timeout=300,
   )
-  assert result.returncode == 0, result.stderr[-3000:]
-  return json.loads(result.stdout.splitlines()[-1])
+
+
+def result_of(process: subprocess.Popen) -> dict:
+  out, err = process.communicate(timeout=300)
+  assert process.returncode == 0, err[-3000:]
+  return json.loads(out.splitlines()[-1])
 
 
 def test_eight_devices_compute_what_one_does():
-  one = run_on(1)
-  eight = run_on(8, data=2, fsdp=2, tensor=2)
+  processes = [start_on(1), start_on(8, data=2, fsdp=2, tensor=2)]
+  one, eight = map(result_of, processes)
   assert (one["devices"], eight["devices"]) == (1, 8)
   np.testing.assert_allclose(eight["metrics"], one["metrics"], rtol=2e-4)
   layers, rows, columns = eight["whole"]

@@ -69,18 +69,18 @@ def test_restore_is_exact_and_keeps_the_newest(saved):
     strict=True,
   ):
     np.testing.assert_array_equal(a, b)
-  assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == [
-    "4",
-    "8",
-  ]
+  left = sorted(p.name for p in (workdir / "checkpoints").iterdir())
+  assert left == ["4", "8"]
 
 
 def test_arrays_saved_in_the_background_survive_donation(tmp_path):
   state, abstract = make_state()
   expected = jax.tree.map(np.array, state)
-  spoil = jax.jit(
-    lambda s: jax.tree.map(lambda x: x * 0 - 7, s), donate_argnums=0
-  )
+
+  def overwrite(state):
+    return jax.tree.map(lambda x: x * 0 - 7, state)
+
+  spoil = jax.jit(overwrite, donate_argnums=0)
   saver = Checkpointer(tmp_path, INFO)
   saver.save(1, state)
   spoil(state)

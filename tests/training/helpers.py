@@ -55,13 +55,13 @@ def text(size: int, seed: int) -> str:
   return bytes(rng.choice(list(b"abcde fgh."), size).astype(np.uint8)).decode()
 
 
-def make_store(path) -> TokenStore:
+def make_store(path, tokenizer=None) -> TokenStore:
   documents = []
   for seed, split in enumerate(("train", "valid", "test")):
     body = text(4_000, seed)
     documents.append(Document(split, split, len(body), lambda body=body: body))
   corpus = Corpus("files", "tests", tuple(documents))
-  return build_store(corpus, load_tokenizer("byte"), path)
+  return build_store(corpus, tokenizer or load_tokenizer("byte"), path)
 
 
 def make_config(store: str = "", **train) -> Config:
