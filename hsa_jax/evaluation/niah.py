@@ -7,7 +7,6 @@ Retrieval is diagnosed from the chunks selected at these positions: recall@K is
 the share of answer tokens whose gold chunk was among them in any group or head.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

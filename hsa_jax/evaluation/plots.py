@@ -58,7 +58,7 @@ class Grid(NamedTuple):
 
 
 def count_cells(samples: Sequence[Sample]) -> Grid:
-  """Counts samples per cell: 10 depth bins from 50 samples per length, else 5."""
+  """Counts samples per cell: 5 depth bins, 10 from 50 samples per length."""
   lengths = sorted({s.length for s in samples})
   most = max([sum(s.length == n for s in samples) for n in lengths], default=0)
   bins = 10 if most >= 50 else 5

@@ -206,7 +206,7 @@ def _finish(best: tuple[Array, Array]) -> Selection:
 def _distinct(
   index: Int[np.ndarray, "B T G K"],
 ) -> tuple[Int[np.ndarray, "B C"], Int[np.ndarray, "B T G K"]]:
-  """Distinct ids of each row, padded to one power of two, and where they are."""
+  """Distinct ids per row, padded to a power of two, and where each went."""
   pairs = [np.unique(row, return_inverse=True) for row in index]
   width = _power_of_two(max(len(ids) for ids, _ in pairs))
   chunks = np.zeros((len(pairs), width), np.int32)
