@@ -132,8 +132,8 @@ def _chunk_softmax(
 
 
 def _mass_weights(
-  mass: Float[Array, "*lead K"], valid: Bool[Array, "*lead K"]
-) -> Float[Array, "*lead K"]:
+  mass: Float[Array, "*#lead K"], valid: Bool[Array, "*#lead K"]
+) -> Float[Array, "... K"]:
   """Each chunk's share of the joint denominator; 0 in rows without any."""
   top = jnp.max(jnp.where(valid, mass, -1e30), axis=-1, keepdims=True)
   top = lax.stop_gradient(jnp.maximum(top, -1e29))
