@@ -210,7 +210,7 @@ def test_import_initialises_no_backend():
     env={**os.environ, "JAX_PLATFORMS": "nonesuch"},
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=300,
   )
   assert result.returncode == 0, result.stderr[-3000:]
   assert int(result.stdout.split()[-1]) > 20
