@@ -1,9 +1,12 @@
 """One progress line: samples done, tokens per second, time left."""
 
+import collections
 import sys
 import time
 
 import tqdm
+
+_RECENT_S = 20.0
 
 
 class Progress:
@@ -24,7 +27,8 @@ class Progress:
     self._total_tokens = max(total_tokens, 1)
     self._total_samples = total_samples
     self._every_s = every_s
-    self._start = self._last = time.monotonic()
+    self._last = time.monotonic()
+    self._marks = collections.deque([(self._last, 0)])
     self._name = ""
     self._bar = None
     if sys.stderr.isatty():
@@ -42,6 +46,7 @@ class Progress:
     """Counts work that is done."""
     self.tokens += tokens
     self.samples += samples
+    self._mark()
     if self._bar is not None:
       self._bar.set_postfix_str(
         f"{self.samples}/{self._total_samples} samples", refresh=False
@@ -51,6 +56,13 @@ class Progress:
       self._last = time.monotonic()
       print(self.line(), flush=True)
 
+  def _mark(self) -> None:
+    """Remembers the last seconds: short and long contexts differ in speed."""
+    now = time.monotonic()
+    self._marks.append((now, self.tokens))
+    while len(self._marks) > 2 and now - self._marks[0][0] > _RECENT_S:
+      self._marks.popleft()
+
   def message(self, text: str) -> None:
     """Prints a line without breaking the bar."""
     if self._bar is None:
@@ -59,8 +71,9 @@ class Progress:
       self._bar.write(text)
 
   def line(self) -> str:
-    """The plain progress line."""
-    rate = self.tokens / max(time.monotonic() - self._start, 1e-9)
+    """The plain progress line; the speed is that of the last seconds."""
+    since, tokens = self._marks[0]
+    rate = (self.tokens - tokens) / max(time.monotonic() - since, 1e-9)
     left = (self._total_tokens - self.tokens) / max(rate, 1e-9)
     minutes, seconds = divmod(int(max(left, 0)), 60)
     return (
@@ -70,7 +83,8 @@ class Progress:
 
   def restart(self) -> None:
     """Starts the clock again, after compilation."""
-    self._start = self._last = time.monotonic()
+    self._last = time.monotonic()
+    self._marks = collections.deque([(self._last, self.tokens)])
     if self._bar is not None:
       self._bar.reset()
 

@@ -18,11 +18,25 @@ def initializer(scale: float) -> nnx.Initializer:
   return nnx.initializers.normal(scale)
 
 
+class Projection(nnx.Linear):
+  """`nnx.Linear` on tokens flattened to one axis.
+
+  XLA on CPU copies both operands of a weight gradient that contracts over two
+  axes; over one axis it does not. A sharded sequence keeps its own axis.
+  """
+
+  def __call__(self, inputs: Float[Array, "*lead D"]) -> jax.Array:
+    if jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1:
+      return super().__call__(inputs)
+    flat = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+    return flat.reshape(*inputs.shape[:-1], flat.shape[-1])
+
+
 def linear(
   in_dim: int, out_dim: int, *, scale: float, dtype: str, rngs: nnx.Rngs
 ) -> nnx.Linear:
   """A bias-free projection: float32 parameters, product in `dtype`."""
-  return nnx.Linear(
+  return Projection(
     in_dim,
     out_dim,
     use_bias=False,

@@ -1,7 +1,10 @@
 """Sliding-window attention with `W` keys per query, its own included."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.ops import reference
@@ -56,9 +59,9 @@ def window_attention(
   return out.astype(query.dtype)
 
 
-def block_length(window: int, length: int) -> int:
-  """Queries per band: short bands waste fewer keys, long ones fewer products."""
-  return max(1, min(length, max(window, 32)))
+def band_length(window: int) -> int:
+  """Queries per band: short bands make many products, long ones waste keys."""
+  return max(window, 32)
 
 
 def _banded(
@@ -69,58 +72,93 @@ def _banded(
   limit: jax.Array | None,
   first_valid: jax.Array | None,
 ) -> jax.Array:
-  """Bands of Q queries against the Q + W - 1 keys that they can see."""
+  """Bands of queries see their own keys and those just before them.
+
+  A band is at least as long as the window, so that one band of past suffices.
+  The two parts share one softmax without being joined in memory.
+  """
   batch, length, num_heads, head_dim = query.shape
-  heads, past = keys.shape[2], keys.shape[1] - query.shape[1]
-  block = block_length(window, length)
-  num_blocks = -(-length // block)
-  halo = -(-(window - 1) // block)  # whole blocks of keys before each band
-  q = _pad_axis(query, 0, num_blocks * block - length)
-  q = q.reshape(batch, num_blocks, block, heads, num_heads // heads, head_dim)
-  k, v = (
-    _bands(_align(x, past, halo * block, num_blocks * block), block, halo)
-    for x in (keys, values)
+  past = keys.shape[1] - length
+  block = min(band_length(window), length)
+  count = -(-length // block)
+  before = min(past, window - 1) if count == 1 else block
+  query = _pad_axis(query * head_dim**-0.5, 0, count * block - length)
+  query = _bands(query, block).reshape(
+    batch, count, block, keys.shape[2], -1, head_dim
   )
-  logits = jnp.einsum(
-    "bnighd,bnjgd->bnghij",
-    q,
-    k,
-    preferred_element_type=jnp.float32,
+  keys, values = (
+    _align(x, past, before, count * block) for x in (keys, values)
   )
-  seen = _seen(num_blocks, block, halo, window, past, limit, first_valid)
-  logits = jnp.where(seen, logits * head_dim**-0.5, -1e30)
-  attend = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
-  out = jnp.einsum(
-    "bnghij,bnjgd->bnighd", attend, v, preferred_element_type=jnp.float32
+  first = (0 if first_valid is None else first_valid) - (past - before)
+  reach = window if limit is None else limit
+  own = (slice(before, None), block, _seen_own(block, reach))
+  old = (
+    slice(0, before + (count - 1) * block),
+    before,
+    _seen_old(count, block, before, reach, first),
   )
-  out = out.reshape(batch, num_blocks * block, num_heads, head_dim)
+  parts = [own, old] if before else [own]
+  logits = [_logits(query, _bands(keys[:, s], n), seen) for s, n, seen in parts]
+  shares = _joint_softmax(logits)
+  out = sum(
+    _mix(share, _bands(values[:, s], n))
+    for share, (s, n, _) in zip(shares, parts, strict=True)
+  )
+  out = jnp.asarray(out).reshape(batch, count * block, num_heads, head_dim)
   return out[:, :length].astype(query.dtype)
 
 
-def _seen(
-  num_blocks: int,
+def _seen_own(block: int, reach: jax.Array | int) -> jax.Array:
+  """Keys of the band itself: [1, 1, block, block]."""
+  distance = jnp.arange(block)[:, None] - jnp.arange(block)[None, :]
+  return ((distance >= 0) & (distance < reach))[None, None]
+
+
+def _seen_old(
+  count: int,
   block: int,
-  halo: int,
-  window: int,
-  past: int,
-  limit: jax.Array | None,
-  first_valid: jax.Array | None,
+  before: int,
+  reach: jax.Array | int,
+  first: jax.Array | int,
 ) -> jax.Array:
-  """Mask [num_blocks, 1, 1, block, (halo + 1) * block]."""
-  row = jnp.arange(block)[:, None]
-  column = jnp.arange((halo + 1) * block)[None, :] - halo * block
-  distance = row - column
-  near = (distance >= 0) & (distance < (window if limit is None else limit))
-  key = column[None] + jnp.arange(num_blocks)[:, None, None] * block + past
-  exists = key >= (0 if first_valid is None else first_valid)
-  return (near[None] & exists)[:, None, None]
+  """Keys before each band: [count, 1, block, before]; `first` exists."""
+  band = jnp.arange(count)[:, None, None] * block
+  row = jnp.arange(block)[None, :, None] + before
+  column = jnp.arange(before)[None, None, :]
+  return ((row - column < reach) & (band + column >= first))[:, None]
 
 
-def _align(x: jax.Array, past: int, wanted: int, length: int) -> jax.Array:
-  """Exactly `wanted` tokens of past, then `length`: trimmed or zero-padded."""
-  x = x[:, past - wanted :] if past > wanted else x
-  before = wanted - min(past, wanted)
-  return _pad_axis(x, before, wanted + length - before - x.shape[1])
+def _logits(query: jax.Array, keys: jax.Array, seen: jax.Array) -> jax.Array:
+  logits = jnp.einsum(
+    "bnighd,bnjgd->bnghij", query, keys, preferred_element_type=jnp.float32
+  )
+  return jnp.where(jnp.expand_dims(seen, (0, 3)), logits, -1e30)
+
+
+def _joint_softmax(parts: list[jax.Array]) -> list[jax.Array]:
+  """Softmax over the last axis of all parts together."""
+  tops = [jnp.max(part, axis=-1, keepdims=True) for part in parts]
+  top = lax.stop_gradient(functools.reduce(jnp.maximum, tops))
+  masses = [jnp.exp(part - top) for part in parts]
+  total = sum(jnp.sum(mass, axis=-1, keepdims=True) for mass in masses)
+  return [mass / total for mass in masses]
+
+
+def _mix(share: jax.Array, values: jax.Array) -> jax.Array:
+  return jnp.einsum(
+    "bnghij,bnjgd->bnighd",
+    share.astype(values.dtype),
+    values,
+    preferred_element_type=jnp.float32,
+  )
+
+
+def _align(x: jax.Array, past: int, before: int, length: int) -> jax.Array:
+  """Exactly `before` tokens of past, then `length`: trimmed or zero-padded."""
+  if past > before:
+    x = x[:, past - before :]
+  missing = max(before - past, 0)
+  return _pad_axis(x, missing, before + length - missing - x.shape[1])
 
 
 def _pad_axis(x: jax.Array, before: int, after: int) -> jax.Array:
@@ -129,10 +167,6 @@ def _pad_axis(x: jax.Array, before: int, after: int) -> jax.Array:
   return jnp.pad(x, [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2))
 
 
-def _bands(x: jax.Array, block: int, halo: int) -> jax.Array:
-  """[B, (halo + n) * block, ...] -> [B, n, (halo + 1) * block, ...]."""
-  batch, total = x.shape[:2]
-  blocks = x.reshape(batch, total // block, block, *x.shape[2:])
-  count = total // block - halo
-  parts = [blocks[:, i : i + count] for i in range(halo + 1)]
-  return jnp.concatenate(parts, axis=2)
+def _bands(x: jax.Array, block: int) -> jax.Array:
+  """[B, n * block, ...] -> [B, n, block, ...]."""
+  return x.reshape(x.shape[0], -1, block, *x.shape[2:])
