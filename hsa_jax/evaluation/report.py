@@ -18,6 +18,11 @@ from hsa_jax.evaluation.results import (
 )
 
 NEEDLE_SUITE, TEXT_SUITE = "hsa_ruler", "ppl"
+_TEXT_PROTOCOLS = (
+  "`by_position`: whole windows in one forward pass, every token a target."
+  " `last_N`: the same N last tokens behind each context, streamed, with the"
+  " upper decoder on the exact suffix. Intervals: bootstrap over samples."
+)
 
 
 class Run(NamedTuple):
@@ -87,7 +92,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     ]
   text = [row for row in run.results if row["suite"] == TEXT_SUITE]
   if text:
-    parts += ["## Held-out text", *_text_tables(text)]
+    parts += ["## Held-out text", _TEXT_PROTOCOLS, *_text_tables(text)]
   return _write(folder / "report.md", parts)
 
 

@@ -86,7 +86,7 @@ class Prefill:
     self._program = jax.jit(self._run, donate_argnums=1)
 
   def __call__(
-    self, carry: Any, tokens: Int[Array, "B T"], position: int
+    self, carry: Any, tokens: Int[np.ndarray, "B T"], position: int
   ) -> PrefillOut:
     """Reads one segment of shape [batch, segment]; `carry` is used up.
 

@@ -7,6 +7,7 @@ therefore does not depend on the length of the context.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -139,11 +140,11 @@ class HostMemory:
     # Landmarks get whole search blocks; zeros keep the padding finite.
     padded = -(-self.capacity // self._search_block) * self._search_block
 
-    def room(array: Array, chunks: int) -> np.ndarray:
+    def room(array: Array, chunks: int) -> Any:
       shape = (array.shape[0], chunks, *array.shape[2:])
       return np.zeros(shape, array.dtype)
 
-    return ChunkBlock(  # type: ignore[arg-type]
+    return ChunkBlock(
       room(block.landmarks, padded),
       room(block.keys, self.capacity),
       room(block.values, self.capacity),

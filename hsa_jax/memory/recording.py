@@ -1,6 +1,6 @@
 """A memory that remembers what was selected, for retrieval diagnostics."""
 
-import numpy as np
+import jax
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.memory.protocol import ChunkMemory, MemoryBytes
@@ -36,7 +36,7 @@ class RecordingMemory:
     top_k: int,
   ) -> Selection:
     selection = self.memory.search(query, num_visible=num_visible, top_k=top_k)
-    self.selections.append(Selection(*map(np.asarray, selection)))
+    self.selections.append(jax.device_get(selection))
     return selection
 
   def read(

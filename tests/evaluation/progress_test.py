@@ -1,0 +1,46 @@
+"""The progress line tells what is done, how fast, and what is left."""
+
+import pytest
+
+from hsa_jax.evaluation import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+  return now
+
+
+def test_line_has_samples_speed_and_time_left(clock):
+  bar = progress.Progress(total_tokens=10_000, total_samples=4)
+  bar.begin("s_niah text 1K")
+  clock[0] += 2
+  bar.advance(1_000)
+  bar.advance(0, samples=1)
+  assert bar.line() == "s_niah text 1K: 1/4 samples, 500 tokens/s, ETA 0:18"
+
+
+def test_speed_is_that_of_the_last_seconds(clock):
+  bar = progress.Progress(total_tokens=10**6, total_samples=2)
+  for tokens in [10] * 30 + [5_000] * 30:
+    clock[0] += 1
+    bar.advance(tokens)
+  assert ", 5,000 tokens/s, ETA 2:49" in bar.line()
+
+
+def test_plain_lines_come_every_few_seconds(clock, capsys):
+  bar = progress.Progress(total_tokens=100, total_samples=1, every_s=10)
+  for _ in range(25):
+    clock[0] += 1
+    bar.advance(1)
+  assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_compilation_is_not_counted(clock):
+  bar = progress.Progress(total_tokens=100, total_samples=1)
+  clock[0] += 1_000
+  bar.restart()
+  clock[0] += 1
+  bar.advance(50)
+  assert "50 tokens/s, ETA 0:01" in bar.line()
