@@ -32,7 +32,7 @@ class DeviceMemory(NamedTuple):
       ValueError: if batch, heads or sizes differ from what is held.
     """
     if self.block is None:
-      return DeviceMemory(block)
+      return DeviceMemory(jax.tree.map(jnp.asarray, block))
     check_block(self.block, block)
     joined = jax.tree.map(
       lambda old, new: jnp.concatenate([old, new], axis=1), self.block, block

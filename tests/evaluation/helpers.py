@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -53,7 +54,7 @@ def model_config(model: dict | None = None, **hsa) -> ModelConfig:
 
 @functools.cache
 def build_model(cfg: ModelConfig = MODEL) -> LanguageModel:
-  return LanguageModel(cfg, rngs=nnx.Rngs(0))
+  return jax.jit(lambda: LanguageModel(cfg, rngs=nnx.Rngs(0)))()
 
 
 def random_tokens(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
