@@ -73,6 +73,7 @@ class Remat(enum.StrEnum):
 class Haystack(enum.StrEnum):
   TEXT = "text"  # a stretch of the token store
   NOISE = "noise"  # RULER's repeated sentences
+  RANDOM = "random"  # uniformly random ids; for Task.COPY
 
 
 class Needle(enum.StrEnum):
@@ -85,6 +86,7 @@ class Task(enum.StrEnum):
 
   TEXT = "text"  # plain language modelling
   NIAH = "niah"  # needles in a haystack, questions at the end
+  COPY = "copy"  # a stretch of the haystack, then the same once more
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,13 @@ from typing import NamedTuple, SupportsIndex
 import grain
 import numpy as np
 
-from hsa_jax.config.fields import Config, SourceConfig, StageConfig, Task
+from hsa_jax.config.fields import (
+  Config,
+  Haystack,
+  SourceConfig,
+  StageConfig,
+  Task,
+)
 from hsa_jax.data.errors import StoreError
 from hsa_jax.data.rng import TRAIN, make_rng
 from hsa_jax.data.store import TokenStore
@@ -65,7 +71,7 @@ class TrainData:
       )
     self._seed = cfg.train.seed
     self._store = store
-    self._pad_id = tokenizer.pad_id
+    self._pad_id, self._eos_id = tokenizer.pad_id, tokenizer.eos_id
     self._noise = make_haystacks(np.empty(0), tokenizer).noise
     self._stages = cfg.data.stages
     self._ends = np.cumsum([s.num_steps for s in self._stages])
@@ -171,9 +177,17 @@ class TrainData:
     choice = _choose(self._shares[stage_index], rng.random())
     task = self._tasks[stage_index][choice]
     text = self._store.split("train")
+    if sources[choice].task is Task.COPY:
+      half = -(-len(tokens) // 2)
+      if sources[choice].haystack is Haystack.RANDOM:
+        stretch = rng.integers(0, self._eos_id, half)
+      else:
+        stretch = _cut(text, rng, half)
+      tokens[:] = np.resize(stretch, len(tokens))
+      answers[half:] = 1
+      return
     if task is None:
-      start = int(rng.random() * max(len(text) - len(tokens) + 1, 1))
-      tokens[:] = np.resize(text[start : start + len(tokens)], len(tokens))
+      tokens[:] = np.resize(_cut(text, rng, len(tokens)), len(tokens))
       return
     haystacks = Haystacks(text, self._noise)
     size = len(haystacks.of(sources[choice].haystack))
@@ -215,6 +229,14 @@ class _Steps:
 
 def _make_task(source: SourceConfig, tokenizer: Tokenizer) -> NiahTask | None:
   return NiahTask(source, tokenizer) if source.task is Task.NIAH else None
+
+
+def _cut(
+  text: np.ndarray, rng: np.random.Generator, length: int
+) -> np.ndarray:
+  """A random contiguous stretch of the split."""
+  start = int(rng.random() * max(len(text) - length + 1, 1))
+  return text[start : start + length]
 
 
 def _shares(sources: tuple[SourceConfig, ...]) -> list[float]:

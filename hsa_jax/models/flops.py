@@ -256,8 +256,8 @@ def _executed_keys(cfg: ModelConfig, seq_len: int) -> float:
   """Keys that a query of a window layer is multiplied with."""
   if cfg.window_implementation == "reference":
     return float(seq_len)
-  block = window_ops.block_length(cfg.window_size, seq_len)
-  bands = 1 + -(-(cfg.window_size - 1) // block)
+  block = min(window_ops.band_length(cfg.window_size), seq_len)
+  bands = 1 if seq_len <= block else 2
   padded_queries = -(-seq_len // block) * block
   return bands * block * padded_queries / seq_len
 

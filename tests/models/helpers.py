@@ -1,0 +1,47 @@
+"""Small models for tests."""
+
+import dataclasses
+
+import jax
+from flax import nnx
+
+from hsa_jax.config import HsaConfig, ModelConfig
+from hsa_jax.models import LanguageModel
+from hsa_jax.types import Tokens
+
+TINY = ModelConfig(
+  vocab_size=40,
+  embed_dim=16,
+  num_lower_layers=2,
+  num_upper_layers=2,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=4,
+  mlp_dim=24,
+  window_size=6,
+  init_scale=0.3,
+  hsa=HsaConfig(
+    num_groups=2,
+    chunk_size=4,
+    top_k=2,
+    num_memory_heads=2,
+    landmark_dim=8,
+    encoder_mlp_dim=24,
+  ),
+)
+
+
+def tiny(**changes) -> ModelConfig:
+  """`TINY` with fields changed; `hsa_*` names fields of the memory."""
+  of_hsa = {k[4:]: v for k, v in changes.items() if k.startswith("hsa_")}
+  of_model = {k: v for k, v in changes.items() if not k.startswith("hsa_")}
+  hsa = dataclasses.replace(TINY.hsa, **of_hsa)
+  return dataclasses.replace(TINY, hsa=hsa, **of_model)
+
+
+def build(cfg: ModelConfig, seed: int = 0) -> LanguageModel:
+  return LanguageModel(cfg, rngs=nnx.Rngs(seed))
+
+
+def random_tokens(length: int, batch: int = 1, seed: int = 1) -> Tokens:
+  return jax.random.randint(jax.random.key(seed), (batch, length), 0, 40)

@@ -1,0 +1,186 @@
+"""T5, T6, T7, T11 and the schedules: what each option changes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hsa_jax.config import Noise, Remat, Residual, RetrievalHeads, Weighting
+from hsa_jax.models.hsa import HsaBlock, SequenceMemory
+from hsa_jax.ops import select
+from hsa_jax.types import Limits
+from tests.models.helpers import build, random_tokens, tiny
+
+
+def with_config(block: HsaBlock, cfg) -> HsaBlock:
+  """The same parameters under another configuration."""
+  copy = jax.tree.map(lambda x: x, block)
+  copy.cfg = cfg
+  copy.retrieval.cfg = cfg
+  return copy
+
+
+def test_residuals_differ_by_exactly_what_was_retrieved():
+  """T5: standard - bypass = H(x)."""
+  model = build(tiny())
+  block = model.groups[0].block
+  standard = with_config(block, tiny(hsa_residual=Residual.STANDARD))
+  x = jax.random.normal(jax.random.key(0), (1, 14, 16))
+  memory = SequenceMemory(model.encode(x))
+  retrieved = block.read(x, memory, 0)
+  assert float(jnp.abs(retrieved).max()) > 0.1
+  difference = standard(x, memory, 0, Limits()) - block(x, memory, 0, Limits())
+  np.testing.assert_allclose(difference, retrieved, atol=1e-5)
+
+
+def test_tokens_without_memory_still_pass_the_mlp():
+  model = build(tiny())
+  block = model.groups[0].block
+  x = jax.random.normal(jax.random.key(0), (1, 3, 16))
+  got = block(x, SequenceMemory(model.encode(x)), 0, Limits())
+  expected = x + block.mlp(block.mlp_norm(x))
+  np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_blocks_of_tokens_retrieve_as_their_first():
+  """T6: b tokens per retrieval = one per token with repeated queries."""
+  stride = 3
+  model = build(tiny(hsa_tokens_per_retrieval=stride))
+  block = model.groups[0].block
+  x = jax.random.normal(jax.random.key(0), (1, 14, 16))
+  memory = SequenceMemory(model.encode(x))
+  shared = block.select(x, memory, 0)
+  each = with_config(block, tiny()).select(x, memory, 0)
+  for t in range(14):
+    first = t - t % stride
+    assert jnp.array_equal(shared.index[:, t], each.index[:, first])
+    assert jnp.array_equal(shared.valid[:, t], each.valid[:, first])
+
+
+def test_remat_changes_no_gradient():
+  """T7: the recomputed forward reads the very same chunks."""
+  tokens = random_tokens(23, batch=2)
+
+  def gradient(cfg):
+    loss = lambda model: jnp.sum(jnp.sin(model(tokens)))
+    return jax.tree.leaves(jax.jit(jax.grad(loss))(build(cfg)))
+
+  noisy = {"hsa_selection_noise": Noise.GUMBEL}
+  plain = gradient(tiny(**noisy))
+  again = gradient(tiny(remat=Remat.BLOCK, **noisy))
+  for a, b in zip(plain, again, strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_noise_acts_in_training_only():
+  model = build(tiny(hsa_selection_noise=Noise.GUMBEL))
+  tokens = random_tokens(40)
+  quiet = model(tokens)
+  noisy = model(tokens, noise_key=jax.random.key(3))
+  assert jnp.array_equal(quiet, model(tokens))
+  assert float(jnp.abs(noisy - quiet).max()) > 1e-3
+  silent = build(tiny())
+  assert jnp.array_equal(
+    silent(tokens), silent(tokens, noise_key=jax.random.key(3))
+  )
+
+
+def test_schedule_of_top_k_equals_a_smaller_top_k():
+  tokens = random_tokens(40)
+  wide, narrow = build(tiny(hsa_top_k=4)), build(tiny(hsa_top_k=2))
+  limited = wide(tokens, limits=Limits(top_k=jnp.int32(2)))
+  np.testing.assert_allclose(limited, narrow(tokens), atol=1e-5)
+  assert float(jnp.abs(limited - wide(tokens)).max()) > 1e-3
+
+
+def test_schedule_of_the_window_equals_a_smaller_window():
+  tokens = random_tokens(40)
+  wide, narrow = build(tiny(window_size=12)), build(tiny(window_size=5))
+  limited = wide(tokens, limits=Limits(window=jnp.int32(5)))
+  np.testing.assert_allclose(limited, narrow(tokens), atol=1e-5)
+
+
+def test_schedules_do_not_recompile():
+  model = build(tiny())
+  run = jax.jit(lambda t, k: model(t, limits=Limits(top_k=k)))
+  for k in (1, 2):
+    run(random_tokens(12), jnp.int32(k))
+  assert run._cache_size() == 1
+
+
+@pytest.mark.parametrize("weighting", list(Weighting))
+def test_every_retriever_learns_from_the_loss(weighting):
+  """Gradient reaches the retrieval query, except where mass discards it."""
+  model = build(tiny(hsa_weighting=weighting, hsa_num_groups=1))
+  tokens = random_tokens(30)
+  gradient = jax.grad(lambda m: jnp.sum(jnp.sin(m(tokens))))(model)
+  kernel = gradient.groups[0].block.retrieval.query.kernel[...]
+  reached = float(jnp.abs(kernel).max()) > 0
+  assert reached == (weighting is not Weighting.MASS)
+
+
+def test_one_retrieval_head_serves_all_memory_heads():
+  model = build(tiny(hsa_retrieval_heads=RetrievalHeads.SINGLE))
+  x = jax.random.normal(jax.random.key(0), (1, 14, 16))
+  block = model.encode(x)
+  assert block.landmarks.shape == (1, 3, 1, 8)
+  found = model.groups[0].block.select(x, SequenceMemory(block), 0)
+  assert found.index.shape[2] == 2
+  assert jnp.array_equal(found.index[:, :, 0], found.index[:, :, 1])
+
+
+def test_landmarks_are_normalised_once_and_gains_differ_by_group():
+  model = build(tiny(hsa_landmark_norm=True))
+  x = 7 * jax.random.normal(jax.random.key(0), (1, 14, 16))
+  marks = model.encode(x).landmarks
+  np.testing.assert_allclose(jnp.square(marks).mean(-1), 1.0, rtol=1e-3)
+
+
+def test_compute_dtype_is_bfloat16_and_outputs_are_float32():
+  model = build(tiny(compute_dtype="bfloat16"))
+  tokens = random_tokens(23)
+  logits = model(tokens)
+  assert logits.dtype == jnp.float32
+  assert model.encode(model.embedding(tokens)).keys.dtype == jnp.bfloat16
+  exact = build(tiny())(tokens)
+  np.testing.assert_allclose(logits, exact, atol=0.5)
+
+
+def test_gradients_are_finite_with_every_option_on():
+  cfg = tiny(
+    hsa_weighting=Weighting.SOFTMAX_DECAY,
+    hsa_sink=1,
+    hsa_landmark_norm=True,
+    hsa_encoder_prenorm=True,
+    hsa_selection_noise=Noise.GUMBEL,
+    hsa_block_window=True,
+    compute_dtype="bfloat16",
+  )
+  tokens = random_tokens(23)
+  model = build(cfg)
+  key = jax.random.key(0)
+  gradient = jax.grad(lambda m: jnp.mean(m(tokens, noise_key=key) ** 2))(model)
+  for leaf in jax.tree.leaves(gradient):
+    assert bool(jnp.isfinite(leaf).all())
+
+
+def test_selection_is_the_same_with_float32_scores_of_any_dtype():
+  model = build(tiny(compute_dtype="bfloat16"))
+  x = jax.random.normal(jax.random.key(0), (1, 40, 16), jnp.bfloat16)
+  block = model.encode(x)
+  query = model.groups[0].block.retrieval.make_query(x)
+  assert query.dtype == jnp.float32
+  wide = block.landmarks.astype(jnp.float32)
+  visible = jnp.arange(40) // 4
+  picks = [
+    select.select_chunks(query, marks, num_visible=visible, top_k=2).index
+    for marks in (block.landmarks, wide)
+  ]
+  assert jnp.array_equal(*picks)
+
+
+def test_configs_are_not_shared_between_models():
+  cfg = tiny()
+  assert dataclasses.replace(cfg) == cfg and build(cfg).cfg is cfg
