@@ -1,0 +1,1 @@
+"""Hierarchical sparse attention in JAX: train short, retrieve far."""

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   _, *paths = list(sys.argv if argv is None else argv)
   if not paths or any(path.startswith("-") for path in paths):
-    print(__doc__.strip(), file=sys.stderr)
+    print((__doc__ or "").strip(), file=sys.stderr)
     return 0 if {"--help", "-h"} & set(paths) else 2
   try:
     for path in paths:

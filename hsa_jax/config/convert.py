@@ -114,7 +114,9 @@ def _flatten(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _build(kind: type, source: Any, path: str, problems: list[str]) -> Any:
-  if not isinstance(source, collections.abc.Mapping | ml_collections.ConfigDict):
+  if not isinstance(
+    source, collections.abc.Mapping | ml_collections.ConfigDict
+  ):
     problems.append(f"{path} = {source!r}: must be a group of fields")
     return kind()
   hints = typing.get_type_hints(kind)

@@ -2,8 +2,8 @@
 
 Config files (`configs/*.py`) build a `Config` from these dataclasses and hand
 it to the command line as an `ml_collections.ConfigDict`; `convert.from_dict`
-turns it back, strictly, and `rules.validate` lists everything wrong at once. Nothing
-in this module touches a device.
+turns it back, strictly, and `rules.validate` lists everything wrong at once.
+Nothing in this module touches a device.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Residual(enum.StrEnum):
 
 
 class Noise(enum.StrEnum):
+  """What is added to the scores while chunks are being selected."""
+
   NONE = "none"
   GUMBEL = "gumbel"
 
@@ -51,6 +53,8 @@ class WindowOverlap(enum.StrEnum):
 
 
 class RetrievalHeads(enum.StrEnum):
+  """How many selections of chunks each token makes."""
+
   SINGLE = "single"  # one selection, shared by all memory heads
   PER_MEMORY_HEAD = "per_memory_head"
 
@@ -71,12 +75,16 @@ class Remat(enum.StrEnum):
 
 
 class Haystack(enum.StrEnum):
+  """What surrounds the needles, or is copied."""
+
   TEXT = "text"  # a stretch of the token store
   NOISE = "noise"  # RULER's repeated sentences
   RANDOM = "random"  # uniformly random ids; for Task.COPY
 
 
 class Needle(enum.StrEnum):
+  """Kind of value that a needle hides and a question asks for."""
+
   DIGITS = "digits"  # an 8-digit decimal number
   IDS = "ids"  # 7 random token ids
 
@@ -91,7 +99,7 @@ class Task(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class HsaConfig:
-  """Chunk memory, retrieval and reads. `num_groups=0` means no memory at all."""
+  """Chunk memory, retrieval and reads; `num_groups=0` means no memory."""
 
   num_groups: int = 1  # retrievals; each is followed by its share of layers
   chunk_size: int = 64  # S
@@ -117,6 +125,8 @@ class HsaConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
+  """Sizes and options of the whole model, the memory's under `hsa`."""
+
   vocab_size: int = 264
   embed_dim: int = 1024
   num_lower_layers: int = 6  # sliding-window blocks before the memory
@@ -163,6 +173,8 @@ class StageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
+  """The text, its tokenizer, and the stages of training on it."""
+
   corpus: str = "sotu"  # name of a built-in corpus, or "files"
   store: str = "data/sotu-byte"  # folder of the token store
   tokenizer: str = "byte"  # byte | hf:/path/to/tokenizer.json
@@ -171,6 +183,8 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
+  """AdamW, with linear warm-up, cosine decay and clipping."""
+
   learning_rate: float = 1e-3  # peak
   warmup_steps: int = 100
   final_learning_rate_ratio: float = 0.1  # of the peak, at the last step
@@ -183,6 +197,8 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
+  """Loss, schedules, and what happens every so many steps."""
+
   seed: int = 0
   answer_loss_weight: float = 0.0  # added mean loss of the answer tokens
   grad_accum_steps: int = 1  # micro-batches per optimizer step
@@ -207,6 +223,8 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+  """Everything that determines a run."""
+
   model: ModelConfig = field(default_factory=ModelConfig)
   data: DataConfig = field(default_factory=DataConfig)
   optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

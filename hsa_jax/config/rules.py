@@ -6,6 +6,7 @@ from typing import Any
 from hsa_jax.config.convert import ConfigError
 from hsa_jax.config.fields import (
   Config,
+  Haystack,
   HsaConfig,
   ModelConfig,
   Residual,
@@ -118,8 +119,9 @@ def _choices(cfg: Config) -> Iterator[str]:
     "model.compute_dtype": cfg.model.compute_dtype,
   }
   for key, value in actual.items():
-    if value not in IMPLEMENTATIONS[key]:
-      yield f"{key} = {value!r}: must be one of {', '.join(IMPLEMENTATIONS[key])}"
+    names = IMPLEMENTATIONS[key]
+    if value not in names:
+      yield f"{key} = {value!r}: must be one of {', '.join(names)}"
 
 
 def _divides(key: str, value: int, of: str, total: int) -> Iterator[str]:
@@ -146,7 +148,10 @@ def _hsa(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
   if h.num_groups == 0:
     return
   yield from _divides(
-    "model.hsa.num_memory_heads", h.num_memory_heads, "model.num_heads", m.num_heads
+    "model.hsa.num_memory_heads",
+    h.num_memory_heads,
+    "model.num_heads",
+    m.num_heads,
   )
   if h.retrieval_heads == "per_memory_head":
     yield from _divides(
@@ -156,7 +161,10 @@ def _hsa(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
       h.landmark_dim,
     )
   yield from _divides(
-    "model.hsa.num_groups", h.num_groups, "model.num_upper_layers", m.num_upper_layers
+    "model.hsa.num_groups",
+    h.num_groups,
+    "model.num_upper_layers",
+    m.num_upper_layers,
   )
   if h.num_groups > m.num_upper_layers:
     yield (
@@ -172,8 +180,8 @@ def _hsa(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
     yield f"model.hsa.sink = {h.sink}: must be 0 or 1"
   if h.weighting == "softmax" and h.top_k == 1:
     yield (
-      "model.hsa.top_k = 1: with softmax weights the retriever gets no gradient;"
-      " use 'stick_breaking' or top_k >= 2"
+      "model.hsa.top_k = 1: with softmax weights the retriever gets no"
+      " gradient; use 'stick_breaking' or top_k >= 2"
     )
   if h.residual not in tuple(Residual):
     yield f"model.hsa.residual = {h.residual!r}: must be bypass or standard"
@@ -181,7 +189,11 @@ def _hsa(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
 
 def _training(cfg: Config) -> Iterator[str]:
   limits = {
-    "train.top_k_schedule": (cfg.train.top_k_schedule, cfg.model.hsa.top_k, "model.hsa.top_k"),
+    "train.top_k_schedule": (
+      cfg.train.top_k_schedule,
+      cfg.model.hsa.top_k,
+      "model.hsa.top_k",
+    ),
     "train.window_schedule": (
       cfg.train.window_schedule,
       cfg.model.window_size,
@@ -197,7 +209,9 @@ def _training(cfg: Config) -> Iterator[str]:
     )
 
 
-def _schedule(key: str, schedule: Schedule, maximum: int, name: str) -> Iterator[str]:
+def _schedule(
+  key: str, schedule: Schedule, maximum: int, name: str
+) -> Iterator[str]:
   steps = [step for step, _ in schedule]
   if steps and (steps[0] != 0 or steps != sorted(set(steps))):
     yield f"{key} = {schedule}: steps must start at 0 and increase"
@@ -239,6 +253,11 @@ def _stage(key: str, stage: StageConfig) -> Iterator[str]:
   for j, source in enumerate(stage.sources):
     if not source.weight > 0:
       yield f"{key}.sources[{j}].weight = {source.weight}: must be above 0"
+    if source.haystack is Haystack.RANDOM and source.task is not Task.COPY:
+      yield (
+        f"{key}.sources[{j}].haystack = 'random': only with task = 'copy', got"
+        f" task = {str(source.task)!r}; use 'text' or 'noise'"
+      )
     if source.task is Task.NIAH and not (
       1 <= source.num_questions <= source.num_needles
     ):
@@ -249,14 +268,21 @@ def _stage(key: str, stage: StageConfig) -> Iterator[str]:
 
 
 def _mesh(cfg: Config, num_devices: int | None) -> Iterator[str]:
-  sizes = {name: getattr(cfg.mesh, name) for name in ("data", "fsdp", "context", "tensor")}
+  mesh = cfg.mesh
+  sizes = {
+    "data": mesh.data,
+    "fsdp": mesh.fsdp,
+    "context": mesh.context,
+    "tensor": mesh.tensor,
+  }
   for name, size in sizes.items():
     if size < 1 and size != -1:
       yield f"mesh.{name} = {size}: must be at least 1, or -1 for what is left"
   free = [name for name, size in sizes.items() if size == -1]
   if len(free) > 1:
     yield f"mesh: only one axis may be -1, got {', '.join(free)}"
-  if num_devices is None or len(free) > 1 or any(s == 0 or s < -1 for s in sizes.values()):
+  malformed = len(free) > 1 or any(s == 0 or s < -1 for s in sizes.values())
+  if num_devices is None or malformed:
     return
   fixed = 1
   for size in sizes.values():

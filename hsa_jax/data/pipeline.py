@@ -223,7 +223,9 @@ class _Steps:
 
   def __getitem__(self, index: SupportsIndex) -> Batch:
     return self._data.batch(
-      operator.index(index), process_index=self._index, process_count=self._count
+      operator.index(index),
+      process_index=self._index,
+      process_count=self._count,
     )
 
 
@@ -231,9 +233,7 @@ def _make_task(source: SourceConfig, tokenizer: Tokenizer) -> NiahTask | None:
   return NiahTask(source, tokenizer) if source.task is Task.NIAH else None
 
 
-def _cut(
-  text: np.ndarray, rng: np.random.Generator, length: int
-) -> np.ndarray:
+def _cut(text: np.ndarray, rng: np.random.Generator, length: int) -> np.ndarray:
   """A random contiguous stretch of the split."""
   start = int(rng.random() * max(len(text) - length + 1, 1))
   return text[start : start + length]

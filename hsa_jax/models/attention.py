@@ -133,7 +133,9 @@ class WindowBlock(nnx.Module):
     limits: Limits,
   ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
     x = checkpoint_name(x, "block_input")
-    read, cache = self.attention(self.attention_norm(x), cache, position, limits)
+    read, cache = self.attention(
+      self.attention_norm(x), cache, position, limits
+    )
     x = x + read
     return x + self.mlp(self.mlp_norm(x)), cache
 

@@ -1,8 +1,8 @@
 """The language model: lower decoder, chunk memory, upper decoder, head.
 
     tokens -> embed -> lower window blocks -> chunk encoder -> memory
-                              |                                  |
-                              +-> groups of [read, window blocks]+-> norm -> head
+                              |                                 |
+                              +-> groups of [read, window block]+-> norm -> head
 
 One set of parameters, reached whole (training) or in stages (streaming).
 """
@@ -163,9 +163,10 @@ class LanguageModel(nnx.Module):
     Returns:
       Hidden states of the stretch and the carry after it.
     """
-    return run_blocks(
+    hidden, carry = run_blocks(
       self.lower_blocks, self.embedding(tokens), carry, position=position
     )
+    return hidden, carry
 
   def encode(self, hidden: Float[Array, "B T D"]) -> ChunkBlock:
     """Landmarks, keys and values of the complete chunks of `hidden`.

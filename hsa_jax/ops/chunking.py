@@ -35,7 +35,7 @@ def num_visible_chunks(
 def split_chunks(
   hidden: Float[Array, "B T D"], *, chunk_size: int
 ) -> Float[Array, "B C S D"]:
-  """The complete chunks of a sequence; the tail of `T % S` tokens is dropped."""
+  """The complete chunks of a sequence; drops the tail of `T % S` tokens."""
   batch, length, dim = hidden.shape
   num_chunks = length // chunk_size
   used = hidden[:, : num_chunks * chunk_size]
