@@ -71,7 +71,9 @@ class TrainData:
       )
     self._seed = cfg.train.seed
     self._store = store
-    self._pad_id, self._eos_id = tokenizer.pad_id, tokenizer.eos_id
+    self._pad_id = tokenizer.pad_id
+    special = [tokenizer.pad_id, tokenizer.eos_id]
+    self._ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), special)
     self._noise = make_haystacks(np.empty(0), tokenizer).noise
     self._stages = cfg.data.stages
     self._ends = np.cumsum([s.num_steps for s in self._stages])
@@ -180,7 +182,8 @@ class TrainData:
     if sources[choice].task is Task.COPY:
       half = -(-len(tokens) // 2)
       if sources[choice].haystack is Haystack.RANDOM:
-        stretch = rng.integers(0, self._eos_id, half)
+        drawn = rng.integers(0, len(self._ordinary), half)
+        stretch = self._ordinary[drawn]
       else:
         stretch = _cut(text, rng, half)
       tokens[:] = np.resize(stretch, len(tokens))

@@ -268,3 +268,40 @@ def test_a_batch_is_cheap(store):
     data.batch(step)
     best = min(best, time.thread_time() - start)
   assert best < 5e-3
+
+
+@pytest.mark.parametrize("haystack", [Haystack.TEXT, Haystack.RANDOM])
+@pytest.mark.parametrize("length", [64, 63])
+def test_copy_rows_repeat_their_first_half(store, length, haystack):
+  """Rows have T + 1 tokens: of an odd number the copy lacks the last one."""
+  source = SourceConfig(task=Task.COPY, haystack=haystack)
+  stages = (StageConfig("a", 3, length, 4, (source,)),)
+  data = TrainData(_config(stages), store, load_tokenizer("byte"))
+  half = -(-(length + 1) // 2)
+  for step in range(3):
+    batch = data.batch(step)
+    rows = np.concatenate([batch.tokens, batch.targets[:, -1:]], axis=1)
+    np.testing.assert_array_equal(rows[:, half:], rows[:, : length + 1 - half])
+    assert not batch.answers[:, : half - 1].any()
+    assert batch.answers[:, half - 1 :].all()
+    assert (batch.weights == 1).all()
+
+
+def _copied_halves(store, haystack):
+  source = SourceConfig(task=Task.COPY, haystack=haystack)
+  stages = (StageConfig("a", 4, 999, 4, (source,)),)
+  data = TrainData(_config(stages), store, load_tokenizer("byte"))
+  return np.concatenate([data.batch(step).tokens[:, :500] for step in range(4)])
+
+
+def test_copied_text_is_text(store):
+  train = store.split("train").astype(np.int32).tobytes()
+  halves = _copied_halves(store, Haystack.TEXT)
+  assert all(half.tobytes() in train for half in halves)
+
+
+def test_random_haystack_is_uniform_without_special_tokens(store):
+  halves = _copied_halves(store, Haystack.RANDOM)
+  assert halves.min() == 0 and halves.max() == 255
+  assert np.bincount(halves.ravel(), minlength=256).max() < 80  # mean 31
+  assert len(np.unique(halves[:, :8], axis=0)) == len(halves)
