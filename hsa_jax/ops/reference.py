@@ -1,8 +1,10 @@
-"""The specification: loops over tokens and chunks, float32, no cleverness.
+"""The specification: token by token, chunk by chunk, no cleverness.
 
 Slow on purpose. Each function states one equation; the fast implementations
 are tested against these, forward and gradient.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -63,21 +65,15 @@ def read_chunks(
   sink: int = 0,
 ) -> Float[Array, "B T N H"]:
   """`sum_k w_{t,k} softmax_n(q_t K_k^T / sqrt(H)) V_k`, token by token."""
-  batch, length, num_heads, _ = query.shape
-  share = num_heads // keys.shape[3]
-  rows = [
-    _read_one(
-      query[b, t, n],
-      keys[b, :, :, n // share],
-      values[b, :, :, n // share],
-      selection.index[b, t, n // share],
-      selection.valid[b, t, n // share],
-      None if weights is None else weights[b, t, n // share],
-      sink,
-    )
-    for b, t, n in _grid(batch, length, num_heads)
-  ]
-  return jnp.stack(rows).reshape(query.shape).astype(query.dtype)
+  share = query.shape[2] // keys.shape[3]
+  keys, values = (jnp.repeat(x, share, axis=3) for x in (keys, values))
+  slots = (selection.index, selection.valid, weights)
+  slots = jax.tree.map(lambda x: jnp.repeat(x, share, axis=2), slots)
+  # A map over heads, then tokens, then sequences: nothing is shared by them.
+  each = functools.partial(_read_one, sink=sink)
+  each = jax.vmap(each, in_axes=(0, 2, 2, 0, 0, 0))
+  each = jax.vmap(each, in_axes=(0, None, None, 0, 0, 0))
+  return jax.vmap(each)(query, keys, values, *slots).astype(query.dtype)
 
 
 def window_attention(
@@ -117,6 +113,7 @@ def _read_one(
   index: jax.Array,
   valid: jax.Array,
   weights: jax.Array | None,
+  *,
   sink: int,
 ) -> jax.Array:
   """One token, one head: keys and values are [C S H], slots [K]."""
@@ -129,6 +126,7 @@ def _read_one(
     denominators.append(denominator)
   if weights is None:
     mass = jnp.where(valid, jnp.stack(denominators), 0.0)
-    weights = mass / jnp.maximum(jnp.sum(mass), 1e-30)
+    total = jnp.sum(mass)
+    weights = mass / jnp.where(total > 0, total, 1.0)
   weights = jnp.where(valid, weights, 0.0)
-  return sum(w * o for w, o in zip(weights, outputs, strict=True))
+  return jnp.sum(weights[:, None] * jnp.stack(outputs), axis=0)

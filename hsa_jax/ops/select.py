@@ -115,7 +115,7 @@ def _top_k_later(
   best, reverse = lax.top_k(chosen[..., ::-1], width)
   used = best > -jnp.inf
   if limit is not None:
-    used &= jnp.arange(width) < limit
+    used &= (jnp.arange(width) < limit)[None, None, None]
   index = jnp.where(used, num_chunks - 1 - reverse, -1).astype(jnp.int32)
   pad = [(0, 0)] * (index.ndim - 1) + [(0, top_k - width)]
   return jnp.pad(index, pad, constant_values=-1)

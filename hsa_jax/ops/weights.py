@@ -17,10 +17,15 @@ from hsa_jax.types import Selection
 
 
 def stick_breaking(selection: Selection) -> Float[Array, "B T G K"]:
-  """`exp(s_k - sum_{j<=k} softplus(s_j))`, exactly 0 in invalid slots."""
+  """`exp(-softplus(-s_k) - sum_{j<k} softplus(s_j))`, 0 in invalid slots.
+
+  The sum leaves out slot k: a large `s_k` would round away the digits of those
+  before it, and weights would sum to more than 1.
+  """
   score = jnp.where(selection.valid, selection.score, 0.0)
   spent = jnp.where(selection.valid, jax.nn.softplus(score), 0.0)
-  log_weight = score - jnp.cumsum(spent, axis=-1)
+  before = jnp.cumulative_sum(spent, axis=-1, include_initial=True)[..., :-1]
+  log_weight = -jax.nn.softplus(-score) - before
   return jnp.where(selection.valid, jnp.exp(log_weight), 0.0)
 
 
