@@ -1,13 +1,15 @@
-"""Small models for tests."""
+"""Small models for tests, built once, and their stages compiled once."""
 
 import dataclasses
+import functools
 
 import jax
 from flax import nnx
 
 from hsa_jax.config import HsaConfig, ModelConfig
 from hsa_jax.models import LanguageModel
-from hsa_jax.types import Tokens
+from hsa_jax.models.hsa import SequenceMemory
+from hsa_jax.types import Limits, Tokens
 
 TINY = ModelConfig(
   vocab_size=40,
@@ -39,9 +41,40 @@ def tiny(**changes) -> ModelConfig:
   return dataclasses.replace(TINY, hsa=hsa, **of_model)
 
 
+@functools.cache
 def build(cfg: ModelConfig, seed: int = 0) -> LanguageModel:
+  """One model per configuration, shared by all tests: do not change it."""
   return LanguageModel(cfg, rngs=nnx.Rngs(seed))
 
 
 def random_tokens(length: int, batch: int = 1, seed: int = 1) -> Tokens:
   return jax.random.randint(jax.random.key(seed), (batch, length), 0, 40)
+
+
+def random_hidden(length: int) -> jax.Array:
+  return jax.random.normal(jax.random.key(0), (1, length, 16))
+
+
+@jax.jit
+def run(model, tokens, limits=Limits(), noise_key=None):
+  return model(tokens, limits=limits, noise_key=noise_key)
+
+
+@jax.jit
+def hidden_of(model, tokens):
+  return model.hidden(tokens)
+
+
+@jax.jit
+def lower(model, tokens, carry, position):
+  return model.lower(tokens, carry, position=position)
+
+
+@jax.jit
+def encode(model, hidden):
+  return model.encode(hidden)
+
+
+@jax.jit
+def upper(model, hidden, chunks, position):
+  return model.upper(hidden, SequenceMemory(chunks), position)

@@ -1,7 +1,5 @@
 """T5, T6, T7, T11 and the schedules: what each option changes."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,14 @@ from hsa_jax.config import Noise, Remat, Residual, RetrievalHeads, Weighting
 from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.ops import select
 from hsa_jax.types import Limits
-from tests.models.helpers import build, random_tokens, tiny
+from tests.models.helpers import (
+  build,
+  encode,
+  random_hidden,
+  random_tokens,
+  run,
+  tiny,
+)
 
 
 def with_config(block: HsaBlock, cfg) -> HsaBlock:
@@ -25,22 +30,30 @@ def with_config(block: HsaBlock, cfg) -> HsaBlock:
 def test_residuals_differ_by_exactly_what_was_retrieved():
   """T5: standard - bypass = H(x)."""
   model = build(tiny())
-  block = model.groups[0].block
-  standard = with_config(block, tiny(hsa_residual=Residual.STANDARD))
-  x = jax.random.normal(jax.random.key(0), (1, 14, 16))
-  memory = SequenceMemory(model.encode(x))
-  retrieved = block.read(x, memory, 0)
+
+  @jax.jit
+  def outputs(model, x):
+    block = model.groups[0].block
+    standard = with_config(block, tiny(hsa_residual=Residual.STANDARD))
+    memory = SequenceMemory(model.encode(x))
+    both = [b(x, memory, 0, Limits()) for b in (standard, block)]
+    return both[0] - both[1], block.read(x, memory, 0)
+
+  difference, retrieved = outputs(model, random_hidden(14))
   assert float(jnp.abs(retrieved).max()) > 0.1
-  difference = standard(x, memory, 0, Limits()) - block(x, memory, 0, Limits())
   np.testing.assert_allclose(difference, retrieved, atol=1e-5)
 
 
 def test_tokens_without_memory_still_pass_the_mlp():
   model = build(tiny())
-  block = model.groups[0].block
-  x = jax.random.normal(jax.random.key(0), (1, 3, 16))
-  got = block(x, SequenceMemory(model.encode(x)), 0, Limits())
-  expected = x + block.mlp(block.mlp_norm(x))
+
+  @jax.jit
+  def outputs(model, x):
+    block = model.groups[0].block
+    got = block(x, SequenceMemory(model.encode(x)), 0, Limits())
+    return got, x + block.mlp(block.mlp_norm(x))
+
+  got, expected = outputs(model, random_hidden(3))
   np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -48,11 +61,15 @@ def test_blocks_of_tokens_retrieve_as_their_first():
   """T6: b tokens per retrieval = one per token with repeated queries."""
   stride = 3
   model = build(tiny(hsa_tokens_per_retrieval=stride))
-  block = model.groups[0].block
-  x = jax.random.normal(jax.random.key(0), (1, 14, 16))
-  memory = SequenceMemory(model.encode(x))
-  shared = block.select(x, memory, 0)
-  each = with_config(block, tiny()).select(x, memory, 0)
+
+  @jax.jit
+  def selections(model, x):
+    block = model.groups[0].block
+    memory = SequenceMemory(model.encode(x))
+    blocks = (block, with_config(block, tiny()))
+    return [b.select(x, memory, 0) for b in blocks]
+
+  shared, each = selections(model, random_hidden(14))
   for t in range(14):
     first = t - t % stride
     assert jnp.array_equal(shared.index[:, t], each.index[:, first])
@@ -64,7 +81,9 @@ def test_remat_changes_no_gradient():
   tokens = random_tokens(23, batch=2)
 
   def gradient(cfg):
-    loss = lambda model: jnp.sum(jnp.sin(model(tokens)))
+    def loss(model):
+      return jnp.sum(jnp.sin(model(tokens, noise_key=jax.random.key(3))))
+
     return jax.tree.leaves(jax.jit(jax.grad(loss))(build(cfg)))
 
   noisy = {"hsa_selection_noise": Noise.GUMBEL}
@@ -77,45 +96,48 @@ def test_remat_changes_no_gradient():
 def test_noise_acts_in_training_only():
   model = build(tiny(hsa_selection_noise=Noise.GUMBEL))
   tokens = random_tokens(40)
-  quiet = model(tokens)
-  noisy = model(tokens, noise_key=jax.random.key(3))
-  assert jnp.array_equal(quiet, model(tokens))
+  key = jax.random.key(3)
+  quiet = run(model, tokens)
+  noisy = run(model, tokens, noise_key=key)
+  assert jnp.array_equal(quiet, run(model, tokens))
   assert float(jnp.abs(noisy - quiet).max()) > 1e-3
   silent = build(tiny())
   assert jnp.array_equal(
-    silent(tokens), silent(tokens, noise_key=jax.random.key(3))
+    run(silent, tokens), run(silent, tokens, noise_key=key)
   )
 
 
 def test_schedule_of_top_k_equals_a_smaller_top_k():
   tokens = random_tokens(40)
   wide, narrow = build(tiny(hsa_top_k=4)), build(tiny(hsa_top_k=2))
-  limited = wide(tokens, limits=Limits(top_k=jnp.int32(2)))
-  np.testing.assert_allclose(limited, narrow(tokens), atol=1e-5)
-  assert float(jnp.abs(limited - wide(tokens)).max()) > 1e-3
+  limited = run(wide, tokens, Limits(top_k=jnp.int32(2)))
+  np.testing.assert_allclose(limited, run(narrow, tokens), atol=1e-5)
+  assert float(jnp.abs(limited - run(wide, tokens)).max()) > 1e-3
 
 
 def test_schedule_of_the_window_equals_a_smaller_window():
   tokens = random_tokens(40)
   wide, narrow = build(tiny(window_size=12)), build(tiny(window_size=5))
-  limited = wide(tokens, limits=Limits(window=jnp.int32(5)))
-  np.testing.assert_allclose(limited, narrow(tokens), atol=1e-5)
+  limited = run(wide, tokens, Limits(window=jnp.int32(5)))
+  np.testing.assert_allclose(limited, run(narrow, tokens), atol=1e-5)
 
 
 def test_schedules_do_not_recompile():
   model = build(tiny())
-  run = jax.jit(lambda t, k: model(t, limits=Limits(top_k=k)))
+  compiled = jax.jit(lambda t, k: model(t, limits=Limits(top_k=k)))
   for k in (1, 2):
-    run(random_tokens(12), jnp.int32(k))
-  assert run._cache_size() == 1
+    compiled(random_tokens(12), jnp.int32(k))
+  assert compiled._cache_size() == 1
 
 
 @pytest.mark.parametrize("weighting", list(Weighting))
 def test_every_retriever_learns_from_the_loss(weighting):
   """Gradient reaches the retrieval query, except where mass discards it."""
-  model = build(tiny(hsa_weighting=weighting, hsa_num_groups=1))
+  small = {"num_lower_layers": 1, "num_upper_layers": 1, "hsa_num_groups": 1}
+  model = build(tiny(hsa_weighting=weighting, **small))
   tokens = random_tokens(30)
-  gradient = jax.grad(lambda m: jnp.sum(jnp.sin(m(tokens))))(model)
+  gradient_of = jax.jit(jax.grad(lambda m: jnp.sum(jnp.sin(m(tokens)))))
+  gradient = gradient_of(model)
   kernel = gradient.groups[0].block.retrieval.query.kernel[...]
   reached = float(jnp.abs(kernel).max()) > 0
   assert reached == (weighting is not Weighting.MASS)
@@ -123,8 +145,8 @@ def test_every_retriever_learns_from_the_loss(weighting):
 
 def test_one_retrieval_head_serves_all_memory_heads():
   model = build(tiny(hsa_retrieval_heads=RetrievalHeads.SINGLE))
-  x = jax.random.normal(jax.random.key(0), (1, 14, 16))
-  block = model.encode(x)
+  x = random_hidden(14)
+  block = encode(model, x)
   assert block.landmarks.shape == (1, 3, 1, 8)
   found = model.groups[0].block.select(x, SequenceMemory(block), 0)
   assert found.index.shape[2] == 2
@@ -133,18 +155,17 @@ def test_one_retrieval_head_serves_all_memory_heads():
 
 def test_landmarks_are_normalised_once_and_gains_differ_by_group():
   model = build(tiny(hsa_landmark_norm=True))
-  x = 7 * jax.random.normal(jax.random.key(0), (1, 14, 16))
-  marks = model.encode(x).landmarks
+  marks = encode(model, 7 * random_hidden(14)).landmarks
   np.testing.assert_allclose(jnp.square(marks).mean(-1), 1.0, rtol=1e-3)
 
 
 def test_compute_dtype_is_bfloat16_and_outputs_are_float32():
   model = build(tiny(compute_dtype="bfloat16"))
   tokens = random_tokens(23)
-  logits = model(tokens)
+  logits = run(model, tokens)
   assert logits.dtype == jnp.float32
-  assert model.encode(model.embedding(tokens)).keys.dtype == jnp.bfloat16
-  exact = build(tiny())(tokens)
+  assert encode(model, model.embedding(tokens)).keys.dtype == jnp.bfloat16
+  exact = run(build(tiny()), tokens)
   np.testing.assert_allclose(logits, exact, atol=0.5)
 
 
@@ -161,15 +182,18 @@ def test_gradients_are_finite_with_every_option_on():
   tokens = random_tokens(23)
   model = build(cfg)
   key = jax.random.key(0)
-  gradient = jax.grad(lambda m: jnp.mean(m(tokens, noise_key=key) ** 2))(model)
-  for leaf in jax.tree.leaves(gradient):
+
+  def loss(model):
+    return jnp.mean(model(tokens, noise_key=key) ** 2)
+
+  for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(model)):
     assert bool(jnp.isfinite(leaf).all())
 
 
 def test_selection_is_the_same_with_float32_scores_of_any_dtype():
   model = build(tiny(compute_dtype="bfloat16"))
-  x = jax.random.normal(jax.random.key(0), (1, 40, 16), jnp.bfloat16)
-  block = model.encode(x)
+  x = random_hidden(40).astype(jnp.bfloat16)
+  block = encode(model, x)
   query = model.groups[0].block.retrieval.make_query(x)
   assert query.dtype == jnp.float32
   wide = block.landmarks.astype(jnp.float32)
@@ -179,8 +203,3 @@ def test_selection_is_the_same_with_float32_scores_of_any_dtype():
     for marks in (block.landmarks, wide)
   ]
   assert jnp.array_equal(*picks)
-
-
-def test_configs_are_not_shared_between_models():
-  cfg = tiny()
-  assert dataclasses.replace(cfg) == cfg and build(cfg).cfg is cfg

@@ -49,7 +49,10 @@ def read_case(
 ) -> ReadCase:
   """A read with random content; `name` shapes the selection."""
   rng = np.random.default_rng(7)
-  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+
+  def draw(*shape):
+    return jnp.asarray(rng.normal(size=shape), dtype)
+
   shape = (batch, length, memory_heads)
   selection = random_selection(rng, shape, chunks, top_k)
   if name == "all_invalid":

@@ -37,22 +37,24 @@ def run(case, implementation, sink=0, weights=True):
   )
 
 
+run_compiled = jax.jit(run, static_argnums=(1, 2, 3))
+
+
 @pytest.mark.parametrize("sink", [0, 1])
 @pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("name", CASES)
-def test_forward_equals_reference(name, implementation, weighted, sink):
+def test_forward_equals_reference(name, weighted, sink):
   case = make(name)
   expected = run(case, "reference", sink, weighted)
-  got = run(case, implementation, sink, weighted)
-  np.testing.assert_allclose(got, expected, atol=2e-6)
+  for implementation in FAST:
+    got = run_compiled(case, implementation, sink, weighted)
+    np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=implementation)
 
 
 @pytest.mark.parametrize("sink", [0, 1])
 @pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("name", ["mixed", "all_invalid", "one_popular"])
-def test_gradients_equal_reference(name, implementation, weighted, sink):
+def test_gradients_equal_reference(name, weighted, sink):
   case = make(name)
 
   def loss(query, keys, values, weights, implementation):
@@ -60,18 +62,21 @@ def test_gradients_equal_reference(name, implementation, weighted, sink):
       query=query, keys=keys, values=values, weights=weights
     )
     out = run(changed, implementation, sink, weighted)
-    return jnp.sum(jnp.sin(out) * jnp.arange(out.shape[-1]))
+    return jnp.sum(jnp.sin(out) * scale)
 
+  scale = jnp.broadcast_to(jnp.arange(6.0), case.query.shape)
   gradient = jax.grad(loss, argnums=(0, 1, 2, 3))
+  compiled = jax.jit(gradient, static_argnums=4)
   inputs = (case.query, case.keys, case.values, case.weights)
   expected = gradient(*inputs, "reference")
-  got = gradient(*inputs, implementation)
-  for name, a, b in zip("q k v w".split(), got, expected, strict=True):
-    assert bool(jnp.all(jnp.isfinite(a))), name
-    valid = case.selection.valid
-    if name == "w":  # what an invalid slot would have read is irrelevant
-      a, b = jnp.where(valid, a, 0.0), jnp.where(valid, b, 0.0)
-    np.testing.assert_allclose(a, b, atol=5e-6, err_msg=name)
+  valid = case.selection.valid
+  for implementation in FAST:
+    got = compiled(*inputs, implementation)
+    for of, a, b in zip("qkvw", got, expected, strict=True):
+      assert bool(jnp.all(jnp.isfinite(a))), (implementation, of)
+      if of == "w":  # what an invalid slot would have read is irrelevant
+        a, b = jnp.where(valid, a, 0.0), jnp.where(valid, b, 0.0)
+      np.testing.assert_allclose(a, b, atol=5e-6, err_msg=implementation + of)
 
 
 def test_all_invalid_rows_read_nothing():
@@ -140,7 +145,9 @@ def test_exact_mass_weights_reproduce_flat_attention(implementation):
   np.testing.assert_allclose(got[0, :, 0], flat, atol=2e-6)
   mass = jax.nn.logsumexp(logits.reshape(5, 3, 4), axis=-1)[:, ::-1]
   case = case._replace(weights=jax.nn.softmax(mass)[None, :, None])
-  np.testing.assert_allclose(run(case, implementation)[0, :, 0], flat, atol=2e-6)
+  np.testing.assert_allclose(
+    run(case, implementation)[0, :, 0], flat, atol=2e-6
+  )
 
 
 @pytest.mark.parametrize("implementation", FAST)

@@ -44,9 +44,7 @@ def test_equals_reference(top_k):
 def test_ties_go_to_the_later_chunk_and_order_is_nearest_first():
   query, marks = inputs(length=1, chunks=6)
   same = jnp.ones_like(marks)
-  got = select.select_chunks(
-    query, same, num_visible=jnp.array([5]), top_k=3
-  )
+  got = select.select_chunks(query, same, num_visible=jnp.array([5]), top_k=3)
   assert got.index[0, 0, 0].tolist() == [4, 3, 2]
 
 

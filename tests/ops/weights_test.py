@@ -58,9 +58,7 @@ def test_stick_breaking_gradient_closed_form():
   share = weights.stick_breaking(found) * upstream
   later = jnp.cumsum(share[..., ::-1], axis=-1)[..., ::-1]
   expected = share - jax.nn.sigmoid(found.score) * later
-  np.testing.assert_allclose(
-    jax.grad(loss)(found.score), expected, atol=1e-5
-  )
+  np.testing.assert_allclose(jax.grad(loss)(found.score), expected, atol=1e-5)
 
 
 def test_softmax_gradient_closed_form():
