@@ -27,34 +27,34 @@ def niah(weight, haystack, num_needles):
 STAGES = (
   c.StageConfig(
     name="find",
-    num_steps=400,
+    num_steps=220,
     seq_len=192,
     batch_size=24,
     sources=(niah(1.0, c.Haystack.NOISE, 1),),
   ),
   c.StageConfig(
     name="english",
-    num_steps=200,
+    num_steps=300,
     seq_len=384,
     batch_size=12,
     sources=(
       niah(0.45, c.Haystack.TEXT, 2),
-      niah(0.25, c.Haystack.TEXT, 1),
-      niah(0.2, c.Haystack.NOISE, 1),
+      niah(0.35, c.Haystack.TEXT, 1),
+      niah(0.1, c.Haystack.NOISE, 1),
       c.SourceConfig(weight=0.1),
     ),
   ),
   c.StageConfig(
     name="crowd",
-    num_steps=240,
+    num_steps=300,
     seq_len=1024,
     batch_size=4,
     sources=(
-      niah(0.35, c.Haystack.TEXT, 4),
-      niah(0.2, c.Haystack.TEXT, 2),
+      niah(0.4, c.Haystack.TEXT, 4),
+      niah(0.25, c.Haystack.TEXT, 2),
       niah(0.2, c.Haystack.TEXT, 1),
       niah(0.05, c.Haystack.NOISE, 1),
-      c.SourceConfig(weight=0.2),
+      c.SourceConfig(weight=0.1),
     ),
   ),
 )
@@ -90,7 +90,7 @@ def build(stages=STAGES) -> c.Config:
     model=model,
     data=c.DataConfig(stages=stages),
     optimizer=c.OptimizerConfig(learning_rate=3e-3, warmup_steps=30),
-    train=c.TrainConfig(answer_loss_weight=4.0, checkpoint_every=200),
+    train=c.TrainConfig(answer_loss_weight=1.0, checkpoint_every=200),
   )
 
 

@@ -258,6 +258,11 @@ def _stage(key: str, stage: StageConfig) -> Iterator[str]:
         f"{key}.sources[{j}].haystack = 'random': only with task = 'copy', got"
         f" task = {str(source.task)!r}; use 'text' or 'noise'"
       )
+    if source.task is Task.COPY and source.haystack is Haystack.NOISE:
+      yield (
+        f"{key}.sources[{j}].haystack = 'noise': task = 'copy' repeats 'text'"
+        " or 'random'"
+      )
     if source.task is Task.NIAH and not (
       1 <= source.num_questions <= source.num_needles
     ):

@@ -61,13 +61,16 @@ class EncoderLayer(nnx.Module):
     query = turn(self.query_norm(heads(self.query(x), cfg.num_heads)))
     key = turn(self.key_norm(heads(self.key(x), cfg.num_kv_heads)))
     value = heads(self.value(x), cfg.num_kv_heads)
-    query = query.reshape(*query.shape[:2], cfg.num_kv_heads, -1, cfg.head_dim)
+    share = cfg.num_heads // cfg.num_kv_heads
+    query = query.reshape(
+      *query.shape[:2], cfg.num_kv_heads, share, cfg.head_dim
+    )
     logits = jnp.einsum(
       "mighd,mjgd->mghij", query, key, preferred_element_type=jnp.float32
     )
     attend = jax.nn.softmax(logits * cfg.head_dim**-0.5, axis=-1)
     read = jnp.einsum("mghij,mjgd->mighd", attend.astype(value.dtype), value)
-    return self.out(read.reshape(*x.shape[:2], -1))
+    return self.out(read.reshape(*x.shape[:2], cfg.num_heads * cfg.head_dim))
 
 
 class ChunkEncoder(nnx.Module):
@@ -103,7 +106,9 @@ class ChunkEncoder(nnx.Module):
     hsa = self.cfg.hsa
     chunks = split_chunks(hidden, chunk_size=hsa.chunk_size)
     batch, count = chunks.shape[:2]
-    tokens, summary = self._encode(chunks.reshape(-1, *chunks.shape[2:]))
+    # Sizes are spelt out: a sequence shorter than a chunk has none of them.
+    chunks = chunks.reshape(batch * count, *chunks.shape[2:])
+    tokens, summary = self._encode(chunks)
     key = heads(self.key(tokens), hsa.num_memory_heads)
     if hsa.qk_norm:
       key = self.key_norm(key)

@@ -1,6 +1,7 @@
 """Norm, projections, gated MLP: the parts that every block is made of."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -28,7 +29,8 @@ class Projection(nnx.Linear):
   def __call__(self, inputs: Float[Array, "*lead D"]) -> jax.Array:
     if jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1:
       return super().__call__(inputs)
-    flat = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+    tokens = math.prod(inputs.shape[:-1])
+    flat = super().__call__(inputs.reshape(tokens, inputs.shape[-1]))
     return flat.reshape(*inputs.shape[:-1], flat.shape[-1])
 
 

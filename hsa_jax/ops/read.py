@@ -137,7 +137,8 @@ def _mass_weights(
   """Each chunk's share of the joint denominator; 0 in rows without any."""
   top = jnp.max(jnp.where(valid, mass, -1e30), axis=-1, keepdims=True)
   top = lax.stop_gradient(jnp.maximum(top, -1e29))
-  share = jnp.where(valid, jnp.exp(jnp.where(valid, mass, 0.0) - top), 0.0)
+  above = jnp.where(valid, mass - top, 0.0)  # exp stays finite
+  share = jnp.where(valid, jnp.exp(above), 0.0)
   total = jnp.sum(share, axis=-1, keepdims=True)
   return share / jnp.where(total > 0, total, 1.0)
 

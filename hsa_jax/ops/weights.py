@@ -41,7 +41,8 @@ def softmax(
   # gradient even where every slot of a row is invalid.
   top = jnp.max(jnp.where(selection.valid, score, -1e30), -1, keepdims=True)
   top = jax.lax.stop_gradient(jnp.maximum(top, -1e29))
-  mass = jnp.where(selection.valid, jnp.exp(score - top), 0.0)
+  above = jnp.where(selection.valid, score - top, 0.0)  # exp stays finite
+  mass = jnp.where(selection.valid, jnp.exp(above), 0.0)
   total = jnp.sum(mass, axis=-1, keepdims=True)
   return mass / jnp.where(total > 0, total, 1.0)
 

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from hsa_jax.config import HsaConfig, ModelConfig
@@ -78,3 +80,9 @@ def encode(model, hidden):
 @jax.jit
 def upper(model, hidden, chunks, position):
   return model.upper(hidden, SequenceMemory(chunks), position)
+
+
+def assert_close(got, expected, tolerance: float = 1e-5) -> None:
+  """Equal to `tolerance` of the largest expected magnitude, at least 1."""
+  scale = max(1.0, float(jnp.abs(expected).max()))
+  np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)

@@ -1,11 +1,11 @@
 """T4: any split of the input gives the full forward's answer."""
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from hsa_jax.config import Position, RetrievalHeads
 from tests.models.helpers import (
+  assert_close,
   build,
   encode,
   hidden_of,
@@ -50,7 +50,7 @@ def test_every_split_point(cut):
   expected = hidden_of(model, tokens)
   hidden = stream(model, tokens, [cut])
   got = upper(model, hidden, encode(model, hidden), 0)
-  np.testing.assert_allclose(got, expected, atol=1e-5)
+  assert_close(got, expected)
 
 
 @pytest.mark.parametrize("segment", [1, 5])
@@ -61,7 +61,7 @@ def test_segments_of_every_kind(name, segment):
   expected = hidden_of(model, tokens)
   hidden = stream(model, tokens, list(range(segment, LENGTH, segment)))
   got = upper(model, hidden, encode(model, hidden), 0)
-  np.testing.assert_allclose(got, expected, atol=1e-5)
+  assert_close(got, expected)
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -80,7 +80,7 @@ def test_suffix_equals_full_forward(block_window, outputs):
 
   need = model.suffix_length(outputs)
   assert need < LENGTH
-  np.testing.assert_allclose(last(need), expected, atol=1e-5)
+  assert_close(last(need), expected)
   assert float(jnp.abs(last(need - 1) - expected).max()) > 1e-4
 
 
@@ -88,7 +88,7 @@ def test_model_without_memory_streams():
   model = build(tiny(hsa_num_groups=0))
   tokens = random_tokens(LENGTH)
   hidden = stream(model, tokens, [2, 9])
-  np.testing.assert_allclose(hidden, hidden_of(model, tokens), atol=1e-5)
+  assert_close(hidden, hidden_of(model, tokens))
   assert model.num_upper_window_layers == 0
 
 

@@ -10,6 +10,7 @@ from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.ops import select
 from hsa_jax.types import Limits
 from tests.models.helpers import (
+  assert_close,
   build,
   encode,
   random_hidden,
@@ -41,7 +42,7 @@ def test_residuals_differ_by_exactly_what_was_retrieved():
 
   difference, retrieved = outputs(model, random_hidden(14))
   assert float(jnp.abs(retrieved).max()) > 0.1
-  np.testing.assert_allclose(difference, retrieved, atol=1e-5)
+  assert_close(difference, retrieved, 1e-5)
 
 
 def test_tokens_without_memory_still_pass_the_mlp():
@@ -54,7 +55,7 @@ def test_tokens_without_memory_still_pass_the_mlp():
     return got, x + block.mlp(block.mlp_norm(x))
 
   got, expected = outputs(model, random_hidden(3))
-  np.testing.assert_allclose(got, expected, atol=1e-6)
+  assert_close(got, expected, 1e-5)
 
 
 def test_blocks_of_tokens_retrieve_as_their_first():
@@ -90,7 +91,7 @@ def test_remat_changes_no_gradient():
   plain = gradient(tiny(**noisy))
   again = gradient(tiny(remat=Remat.BLOCK, **noisy))
   for a, b in zip(plain, again, strict=True):
-    np.testing.assert_allclose(a, b, atol=2e-5)
+    assert_close(a, b, 2e-5)
 
 
 def test_noise_acts_in_training_only():
@@ -111,7 +112,7 @@ def test_schedule_of_top_k_equals_a_smaller_top_k():
   tokens = random_tokens(40)
   wide, narrow = build(tiny(hsa_top_k=4)), build(tiny(hsa_top_k=2))
   limited = run(wide, tokens, Limits(top_k=jnp.int32(2)))
-  np.testing.assert_allclose(limited, run(narrow, tokens), atol=1e-5)
+  assert_close(limited, run(narrow, tokens), 1e-5)
   assert float(jnp.abs(limited - run(wide, tokens)).max()) > 1e-3
 
 
@@ -119,7 +120,7 @@ def test_schedule_of_the_window_equals_a_smaller_window():
   tokens = random_tokens(40)
   wide, narrow = build(tiny(window_size=12)), build(tiny(window_size=5))
   limited = run(wide, tokens, Limits(window=jnp.int32(5)))
-  np.testing.assert_allclose(limited, run(narrow, tokens), atol=1e-5)
+  assert_close(limited, run(narrow, tokens), 1e-5)
 
 
 def test_schedules_do_not_recompile():
@@ -166,7 +167,7 @@ def test_compute_dtype_is_bfloat16_and_outputs_are_float32():
   assert logits.dtype == jnp.float32
   assert encode(model, model.embedding(tokens)).keys.dtype == jnp.bfloat16
   exact = run(build(tiny()), tokens)
-  np.testing.assert_allclose(logits, exact, atol=0.5)
+  assert_close(logits, exact, 0.1)
 
 
 def test_gradients_are_finite_with_every_option_on():
