@@ -97,6 +97,13 @@ class Task(enum.StrEnum):
   COPY = "copy"  # a stretch of the haystack, then the same once more
 
 
+class OptimizerName(enum.StrEnum):
+  """How gradients become updates; see `training.optimizer`."""
+
+  ADAMW = "adamw"
+  MUON = "muon"  # orthogonalised momentum for matrices, AdamW for the rest
+
+
 @dataclasses.dataclass(frozen=True)
 class HsaConfig:
   """Chunk memory, retrieval and reads; `num_groups=0` means no memory."""
@@ -183,9 +190,11 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """AdamW, with linear warm-up, cosine decay and clipping."""
+  """AdamW or Muon, with linear warm-up, cosine decay and clipping."""
 
-  learning_rate: float = 1e-3  # peak
+  name: OptimizerName = OptimizerName.ADAMW
+  learning_rate: float = 1e-3  # peak; with Muon, of all but the matrices
+  muon_learning_rate: float = 0.02  # peak, of the matrices; Muon only
   warmup_steps: int = 100
   final_learning_rate_ratio: float = 0.1  # of the peak, at the last step
   b1: float = 0.9

@@ -90,6 +90,7 @@ def _positive(cfg: Config) -> Iterator[str]:
   }
   above_zero = {
     "optimizer.learning_rate": o.learning_rate,
+    "optimizer.muon_learning_rate": o.muon_learning_rate,
     "optimizer.clip_norm": o.clip_norm,
     "optimizer.eps": o.eps,
     "model.norm_eps": m.norm_eps,

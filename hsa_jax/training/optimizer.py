@@ -1,12 +1,14 @@
-"""AdamW with clipping, and the rule of which parameters decay."""
+"""AdamW or Muon with clipping, and the rule of which parameters decay."""
 
+import dataclasses
 import re
 from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
-from hsa_jax.config import OptimizerConfig
+from hsa_jax.config import OptimizerConfig, OptimizerName
 from hsa_jax.parallel import leaf_name
 from hsa_jax.training import schedule
 
@@ -36,15 +38,39 @@ def decay_mask(params: Any) -> Any:
 def make_optimizer(
   cfg: OptimizerConfig, *, num_steps: int
 ) -> optax.GradientTransformation:
-  """Clip by global norm, Adam, decoupled decay, warm-up and cosine.
+  """Clip by global norm, AdamW or Muon, warm-up and cosine.
+
+  Muon orthogonalises the momentum of every matrix that `decay_mask` names,
+  each layer of a stack by itself, at a learning rate of its own; norms,
+  embeddings and other vectors are left to Adam (with Nesterov's momentum).
 
   Args:
     cfg: rates and constants.
     num_steps: steps of the whole run, all stages together.
   """
-  return optax.chain(
-    optax.clip_by_global_norm(cfg.clip_norm),
-    optax.scale_by_adam(b1=cfg.b1, b2=cfg.b2, eps=cfg.eps),
-    optax.add_decayed_weights(cfg.weight_decay, mask=decay_mask),
-    optax.scale_by_learning_rate(schedule.learning_rate(cfg, num_steps)),
+  clip = optax.clip_by_global_norm(cfg.clip_norm)
+  rate = schedule.learning_rate(cfg, num_steps)
+  if cfg.name is OptimizerName.ADAMW:
+    return optax.chain(
+      clip,
+      optax.scale_by_adam(b1=cfg.b1, b2=cfg.b2, eps=cfg.eps),
+      optax.add_decayed_weights(cfg.weight_decay, mask=decay_mask),
+      optax.scale_by_learning_rate(rate),
+    )
+  own = dataclasses.replace(cfg, learning_rate=cfg.muon_learning_rate)
+  muon = optax.contrib.muon(
+    schedule.learning_rate(own, num_steps),
+    adam_learning_rate=rate,
+    adam_b1=cfg.b1,
+    adam_b2=cfg.b2,
+    eps=cfg.eps,
+    weight_decay=cfg.weight_decay,
+    muon_weight_dimension_numbers=_matrix_axes,
   )
+  return optax.chain(clip, muon)
+
+
+def _matrix_axes(params: Any) -> Any:
+  """Axes of the matrices that Muon takes, None elsewhere; stacks lead."""
+  axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+  return jax.tree.map(lambda own: axes if own else None, decay_mask(params))
