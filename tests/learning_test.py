@@ -20,11 +20,11 @@ from configs import quickstart
 from hsa_jax import config as c
 
 def get_config(arg=None):
-  find = quickstart.STAGES[0]
+  short = quickstart.STAGES[0]
   longer = dataclasses.replace(
-    find, name="longer", num_steps=80, seq_len=512, batch_size=9
+    short, name="longer", num_steps=60, seq_len=512, batch_size=8
   )
-  cfg = quickstart.build((find, longer))
+  cfg = quickstart.build((short, longer))
   hsa = dataclasses.replace(cfg.model.hsa, top_k=2, num_groups={groups})
   model = dataclasses.replace(cfg.model, window_size=64, hsa=hsa)
   data = dataclasses.replace(cfg.data, corpus="files", store="{store}")
