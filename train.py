@@ -19,7 +19,9 @@ continues from the newest checkpoint in --workdir, to the same bits.
 Watch:    tensorboard --logdir=DIR     or read DIR/metrics.jsonl
 Evaluate: python eval.py --checkpoint=DIR
 
-Compiled programs are kept in ~/.cache/hsa_jax (JAX_COMPILATION_CACHE_DIR).
+On a CPU each core is a device, as far as the batch divides; JAX_NUM_CPU_DEVICES
+overrides. Compiled programs are kept in ~/.cache/hsa_jax
+(JAX_COMPILATION_CACHE_DIR).
 Exit codes: 0 finished, 1 diverged, 2 something to correct in the input,
 130 and 143 stopped by Ctrl-C or SIGTERM after saving.
 """
@@ -129,8 +131,18 @@ def start_jax(cfg: Config) -> None:
   """Joins the job's processes, then checks the mesh against the devices."""
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
   parallel.enable_compilation_cache()
-  parallel.initialize_distributed()
+  if not parallel.initialize_distributed():
+    parallel.prepare_host(lambda count: fits(cfg, count))
   validate(cfg, num_devices=jax.device_count())
+
+
+def fits(cfg: Config, num_devices: int) -> bool:
+  """Whether mesh and batches of a run divide over that many devices."""
+  try:
+    validate(cfg, num_devices=num_devices)
+  except ConfigError:
+    return False
+  return True
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Device mesh, the sharding table, the compilation cache."""
 
 from hsa_jax.parallel.cache import enable_compilation_cache
+from hsa_jax.parallel.host import keep_freed_memory, prepare_host
 from hsa_jax.parallel.mesh import (
   AXES,
   BATCH_AXES,
@@ -31,12 +32,14 @@ __all__ = [
   "enable_compilation_cache",
   "format_sharding_table",
   "initialize_distributed",
+  "keep_freed_memory",
   "leaf_name",
   "make_mesh",
   "mesh_shape",
   "named_leaves",
   "partition_spec",
   "place_batch",
+  "prepare_host",
   "replicated",
   "sharding_table",
   "tree_shardings",
