@@ -27,26 +27,26 @@ def niah(weight, haystack, num_needles):
 STAGES = (
   c.StageConfig(
     name="english",
-    num_steps=240,
+    num_steps=300,
     seq_len=256,
     batch_size=16,
     sources=(
-      niah(0.8, c.Haystack.TEXT, 1),
+      niah(0.75, c.Haystack.TEXT, 1),
       niah(0.1, c.Haystack.NOISE, 1),
-      c.SourceConfig(weight=0.1),
+      c.SourceConfig(weight=0.15),
     ),
   ),
   c.StageConfig(
     name="crowd",
-    num_steps=300,
+    num_steps=450,
     seq_len=1024,
     batch_size=4,
     sources=(
-      niah(0.4, c.Haystack.TEXT, 4),
+      niah(0.35, c.Haystack.TEXT, 4),
       niah(0.2, c.Haystack.TEXT, 2),
-      niah(0.2, c.Haystack.TEXT, 1),
+      niah(0.15, c.Haystack.TEXT, 1),
       niah(0.1, c.Haystack.NOISE, 1),
-      c.SourceConfig(weight=0.1),
+      c.SourceConfig(weight=0.2),
     ),
   ),
 )
@@ -86,6 +86,7 @@ def build(stages=STAGES) -> c.Config:
       learning_rate=3e-3,
       muon_learning_rate=0.02,
       warmup_steps=30,
+      final_learning_rate_ratio=0.02,
       weight_decay=0.02,
     ),
     train=c.TrainConfig(answer_loss_weight=2.0, checkpoint_every=200),
