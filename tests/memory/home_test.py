@@ -47,7 +47,7 @@ def visible(chunks: int):
 @pytest.mark.parametrize("top_k", [3, 50])
 def test_search_equals_device(grid, search_block, top_k):
   block = make_block(37, grid=grid)
-  device = DeviceMemory(block)
+  device = DeviceMemory().append(block)
   host = HostMemory(40, search_block=search_block)
   for part in split(block, [5, 16, 0, 16]):
     host.append(part)
@@ -73,7 +73,7 @@ def test_ties_go_to_the_later_chunk():
 @pytest.mark.parametrize("weighted", [True, False], ids=["weights", "mass"])
 def test_read_equals_device(sink, weighted):
   block = make_block(37)
-  device, host = DeviceMemory(block), HostMemory(37, search_block=8)
+  device, host = DeviceMemory().append(block), HostMemory(37, search_block=8)
   host.append(block)
   selection = device.search(make_query(), num_visible=visible(37), top_k=3)
   weights = None
@@ -104,7 +104,7 @@ def test_device_append_equals_one_block():
   for part in split(block, [5, 7]):
     memory = memory.append(part)
   assert memory.num_chunks == 12
-  jax.tree.map(np.testing.assert_array_equal, memory.block, block)
+  jax.tree.map(np.testing.assert_array_equal, memory.arrays, block)
 
 
 def test_clear_keeps_the_room():
@@ -115,7 +115,7 @@ def test_clear_keeps_the_room():
   second = make_block(5, seed=2)
   host.append(second)
   query = make_query()
-  want = DeviceMemory(second).search(query, num_visible=visible(5), top_k=4)
+  want = DeviceMemory().append(second).search(query, num_visible=visible(5), top_k=4)
   got = host.search(query, num_visible=visible(100), top_k=4)
   np.testing.assert_array_equal(got.valid[:, 4:], want.valid[:, 4:])
   np.testing.assert_array_equal(got.index[:, 4:], want.index[:, 4:])
@@ -125,23 +125,23 @@ def test_clear_keeps_the_room():
 def test_bytes_are_counted_by_place():
   block = make_block(16)
   total = sum(x.nbytes for x in block)
-  assert DeviceMemory(block).nbytes() == (total, 0, 0)
+  assert DeviceMemory().append(block).nbytes() == (total, 0, 0)
   host = HostMemory(16, search_block=4).append(block)
   assert host.nbytes() == (0, total, 0)
 
 
 def test_host_search_program_does_not_depend_on_the_number_of_chunks():
-  from hsa_jax.memory import host as room
+  from hsa_jax.memory import streamed as room
 
   query = make_query()
   host = HostMemory(64, search_block=8)
   host.append(make_block(8))
   host.search(query, num_visible=visible(8), top_k=2)
-  before = room._merge_block._cache_size()
+  before = room._meet._cache_size()
   for seed in range(5):
     host.append(make_block(11, seed))
     host.search(query, num_visible=visible(63), top_k=2)
-  assert room._merge_block._cache_size() == before
+  assert room._meet._cache_size() == before
 
 
 def test_errors_name_the_numbers():
@@ -149,7 +149,7 @@ def test_errors_name_the_numbers():
   with pytest.raises(ValueError, match="5 chunks do not fit the capacity 4"):
     host.append(make_block(2))
   one_head = ChunkBlock(*(x[..., :1, :] for x in make_block(1)))
-  with pytest.raises(ValueError, match="landmarks of shape"):
+  with pytest.raises(ValueError, match="retrieval_heads = 1 instead of 2"):
     host.append(one_head)
   with pytest.raises(ValueError, match="top_k = 0"):
     host.search(make_query(), num_visible=visible(3), top_k=0)
@@ -163,7 +163,7 @@ def test_recording_keeps_selections_and_changes_nothing():
   query = make_query()
   got = recorder.search(query, num_visible=visible(20), top_k=2)
   recorder.search(query, num_visible=visible(3), top_k=2)
-  want = DeviceMemory(block).search(query, num_visible=visible(20), top_k=2)
+  want = DeviceMemory().append(block).search(query, num_visible=visible(20), top_k=2)
   np.testing.assert_array_equal(got.index, want.index)
   assert len(recorder.selections) == 2
   np.testing.assert_array_equal(recorder.selections[0].index, want.index)
