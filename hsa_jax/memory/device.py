@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.memory.protocol import MemoryBytes, check_block
@@ -63,7 +64,7 @@ class DeviceMemory:
     if memory.arrays is None:
       room = max(self.capacity, count)
       memory = dataclasses.replace(self, arrays=_room_like(block, room))
-    elif not isinstance(self.length, jax.core.Tracer):
+    elif not isinstance(self.length, Tracer):
       memory = self.reserve(self.num_chunks + count)
     assert memory.arrays is not None
     check_block(memory.arrays, block)

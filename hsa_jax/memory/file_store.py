@@ -116,7 +116,9 @@ class FileStore:
     marks, size = self._layout.landmark_bytes, self._layout.record_bytes
     return Checksums(
       self._sum(start * marks, stop * marks),
-      self._sum(self._records_at + start * size, self._records_at + stop * size),
+      self._sum(
+        self._records_at + start * size, self._records_at + stop * size
+      ),
     )
 
   def is_whole(self) -> bool:
@@ -151,7 +153,7 @@ class FileStore:
     for where in range(begin, end, _PIECE):
       piece = np.empty(min(_PIECE, end - where), np.uint8)
       self._get(where, piece)
-      total = zlib.crc32(piece, total)
+      total = zlib.crc32(piece.data, total)
     return total
 
   def _explain(self, error: OSError) -> MemoryHomeError:
@@ -168,4 +170,4 @@ class FileStore:
 
 def _bytes(array: np.ndarray) -> memoryview:
   """The bytes of a contiguous array, not copied."""
-  return memoryview(array.reshape(-1).view(np.uint8))
+  return array.reshape(-1).view(np.uint8).data

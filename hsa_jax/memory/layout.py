@@ -110,11 +110,14 @@ def layout_of_block(
 ) -> Layout:
   """The layout of a block's chunks."""
   batch, _, heads, dim = block.landmarks.shape
+  chunk_size, memory_heads, head_dim = block.keys.shape[2:]
   return Layout(
     batch,
     heads,
     dim,
-    *block.keys.shape[2:],
+    chunk_size,
+    memory_heads,
+    head_dim,
     str(block.landmarks.dtype),
     str(block.keys.dtype),
     kv_dtype,

@@ -45,6 +45,4 @@ def make_memory(
     return HostMemory(chunks, layout=layout, **options)
   if folder is None:
     raise ValueError("--memory=disk: a folder must be given")
-  return DiskMemory(
-    folder, chunks, layout=layout, identity=identity, **options
-  )
+  return DiskMemory(folder, chunks, layout=layout, identity=identity, **options)

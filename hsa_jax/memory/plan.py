@@ -106,7 +106,9 @@ def plan_memory(
       f"--kv_dtype={kv_dtype} with --memory={home}: only host and disk store"
       " keys and values in another type"
     )
-  homes = [h for h in Home if h is not Home.AUTO] if home is Home.AUTO else [home]
+  homes = (
+    [h for h in Home if h is not Home.AUTO] if home is Home.AUTO else [home]
+  )
   if home is Home.AUTO and shards == 1:
     homes.remove(Home.SHARDED)
   if home is Home.AUTO and kv_dtype is not KvDtype.COMPUTED:
@@ -215,7 +217,9 @@ def _explain(plans: list[Plan], free: MemoryBytes) -> str:
     for p in plans
   )
   layout, chunks = plans[0].layout, plans[0].num_chunks
-  others = [h for h in (Home.HOST, Home.DISK) if h not in {p.home for p in plans}]
+  others = [
+    h for h in (Home.HOST, Home.DISK) if h not in {p.home for p in plans}
+  ]
   fits = [
     f"--memory={h}"
     for h in others

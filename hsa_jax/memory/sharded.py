@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
@@ -99,16 +100,14 @@ class ShardedMemory:
       ValueError: beyond the capacity, or if sizes or types differ.
     """
     count = block.landmarks.shape[1]
-    if not isinstance(self.length, jax.core.Tracer):
+    if not isinstance(self.length, Tracer):
       check_room(self.num_chunks + count, self.capacity)
     check_block(self.arrays, block)
     if not count:
       return self
     length, block = jnp.int32(self.length), ChunkBlock(*block)
     arrays = _append(self.arrays, block, length, self.placement)
-    return dataclasses.replace(
-      self, arrays=arrays, length=self.length + count
-    )
+    return dataclasses.replace(self, arrays=arrays, length=self.length + count)
 
   def search(
     self,
@@ -154,7 +153,7 @@ def make_sharded(
   Raises:
     MemoryHomeError: if the devices have no memory of the kind asked for.
   """
-  device = placement.mesh.devices.flat[0]
+  device = placement.mesh.local_devices[0]
   kinds = {memory.kind for memory in device.addressable_memories()}
   if placement.kv_place is KvPlace.PINNED_HOST and "pinned_host" not in kinds:
     raise MemoryHomeError(
@@ -163,7 +162,8 @@ def make_sharded(
       " --memory=host"
     )
   abstract = abstract_sharded(layout, capacity, placement)
-  shardings = ChunkBlock(*(x.sharding for x in abstract.arrays))
+  shardings: Any = [x.sharding for x in abstract.arrays]
+  shardings = ChunkBlock(*shardings)
 
   @functools.partial(jax.jit, out_shardings=shardings)
   def room() -> ChunkBlock:

@@ -38,7 +38,7 @@ def retrieve(memory, query, read_query):
 
 
 def compile_for(function, *args, **options):
-  fast = {"exec_time_optimization_effort": -1.0}
+  fast: dict = {"exec_time_optimization_effort": -1.0}
   program = jax.jit(function, **options).lower(*args)
   return program.compile(compiler_options=fast)
 
@@ -53,14 +53,14 @@ def test_32m_tokens(name, chips):
   placement = Placement(mesh, "memory", KvPlace.PINNED_HOST)
   memory = abstract_sharded(layout, CHUNKS, placement)
   query = jax.ShapeDtypeStruct((1, TOKENS, 1, LANDMARK), jnp.float32)
-  read_query = jax.ShapeDtypeStruct(
-    (1, TOKENS, QUERY_HEADS, DIM), jnp.bfloat16
-  )
+  read_query = jax.ShapeDtypeStruct((1, TOKENS, QUERY_HEADS, DIM), jnp.bfloat16)
   stats = compile_for(retrieve, memory, query, read_query).memory_analysis()
   kv, landmarks = 16 * GIB / chips, GIB / chips
   assert kv <= stats.host_argument_size_in_bytes < 1.01 * kv
   assert landmarks <= stats.argument_size_in_bytes < 1.1 * landmarks + 4e6
-  assert stats.peak_memory_in_bytes < 0.4 * GIB + landmarks
+  # The peak counts what stays in host memory too.
+  peak = stats.peak_memory_in_bytes - stats.host_argument_size_in_bytes
+  assert peak < landmarks + 0.1 * GIB
 
   def array(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.bfloat16)

@@ -9,12 +9,12 @@ import sys
 
 import numpy as np
 import pytest
-from tests.memory.cases import cut, make_block, make_query
 
 from hsa_jax.memory import HostMemory, MemoryHomeError
 from hsa_jax.memory.disk import DiskMemory
 from hsa_jax.memory.layout import layout_of_block
 from hsa_jax.memory.streamed import LandmarkPlace
+from tests.memory.cases import cut, make_block, make_query
 
 CAPACITY = 24
 BLOCK = make_block(CAPACITY)

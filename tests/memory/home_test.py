@@ -115,7 +115,9 @@ def test_clear_keeps_the_room():
   second = make_block(5, seed=2)
   host.append(second)
   query = make_query()
-  want = DeviceMemory().append(second).search(query, num_visible=visible(5), top_k=4)
+  want = (
+    DeviceMemory().append(second).search(query, num_visible=visible(5), top_k=4)
+  )
   got = host.search(query, num_visible=visible(100), top_k=4)
   np.testing.assert_array_equal(got.valid[:, 4:], want.valid[:, 4:])
   np.testing.assert_array_equal(got.index[:, 4:], want.index[:, 4:])
@@ -163,7 +165,9 @@ def test_recording_keeps_selections_and_changes_nothing():
   query = make_query()
   got = recorder.search(query, num_visible=visible(20), top_k=2)
   recorder.search(query, num_visible=visible(3), top_k=2)
-  want = DeviceMemory().append(block).search(query, num_visible=visible(20), top_k=2)
+  want = (
+    DeviceMemory().append(block).search(query, num_visible=visible(20), top_k=2)
+  )
   np.testing.assert_array_equal(got.index, want.index)
   assert len(recorder.selections) == 2
   np.testing.assert_array_equal(recorder.selections[0].index, want.index)

@@ -76,16 +76,16 @@ def check_read(memory, block: ChunkBlock, selection: Selection) -> None:
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["random", "ties", "duplicated", "one_for_all"])
+@pytest.mark.parametrize(
+  "kind", ["random", "ties", "duplicated", "one_for_all"]
+)
 @pytest.mark.parametrize("shards", SHARDS)
 def test_same_selection_and_output(shards, kind):
   block, query = make_block(kind), make_query(kind)
   memory = fill(block, placement(shards))
   assert memory.num_chunks == CHUNKS
   visible = jnp.minimum(jnp.arange(TOKENS) * 2, CHUNKS)  # first: none, then < K
-  want = select_chunks(
-    query, block.landmarks, num_visible=visible, top_k=TOP_K
-  )
+  want = select_chunks(query, block.landmarks, num_visible=visible, top_k=TOP_K)
   got = memory.search(query, num_visible=visible, top_k=TOP_K)
   np.testing.assert_array_equal(got.index, want.index)
   np.testing.assert_array_equal(got.valid, want.valid)
