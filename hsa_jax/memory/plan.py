@@ -64,7 +64,10 @@ class Plan(NamedTuple):
       if count
     ]
     kv = self.layout.kv_dtype
-    stored = f", keys and values as {kv}" if kv is not KvDtype.COMPUTED else ""
+    stored = ""
+    if kv is not KvDtype.COMPUTED:
+      error = f"errors up to {self.layout.kv_error:.1%} of a chunk's largest"
+      stored = f", keys and values as {kv} ({error})"
     return (
       f"memory={self.home}: {self.num_chunks} chunks,"
       f" {' + '.join(places) or 'no bytes'}{stored}"

@@ -11,11 +11,12 @@ import abc
 import enum
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.memory.codec import (
@@ -210,7 +211,10 @@ class StreamedMemory(abc.ABC):
       return jnp.zeros_like(query)
     length = query.shape[1]
     tile = min(self._read_tile, length)
-    slots = np.where(selection.valid, selection.index, 0)
+    missing = -length % tile
+    slots = _pad(np.where(selection.valid, selection.index, 0), missing)
+    queries = (query, selection.valid, weights)
+    queries = jax.tree.map(lambda x: _pad(x, missing), queries)
     outs: list[Array] = []
     with ThreadPoolExecutor(max_workers=1) as pool:
       ahead = pool.submit(self._gather, slots[:, :tile])
@@ -221,10 +225,11 @@ class StreamedMemory(abc.ABC):
           ahead = pool.submit(self._gather, slots[:, stop : stop + tile])
         stored = jax.device_put(found.stored)
         jax.block_until_ready(outs[-1:])  # frees the chunks before the last
-        rows = _rows((query, selection.valid, weights), start, tile)
-        index = jnp.asarray(_fill(found.index, tile))
+        where = (found.index, np.int32(start))
         outs.append(
-          _read_tile(stored, index, *rows, sink=sink, dtype=self._layout.dtype)
+          _read_tile(
+            stored, *where, *queries, sink=sink, dtype=self._layout.dtype
+          )
         )
     return jnp.concatenate(outs, axis=1)[:, :length]
 
@@ -283,6 +288,7 @@ def _meet(
 def _read_tile(
   stored: Stored,
   index: Array,
+  start: Array,
   query: Array,
   valid: Array,
   weights: Array | None,
@@ -290,6 +296,12 @@ def _read_tile(
   sink: int,
   dtype: str,
 ) -> Array:
+  """The queries `start ..` that `index` is about, among all of them."""
+
+  def rows(x: Array) -> Array:
+    return lax.dynamic_slice_in_dim(x, start, index.shape[1], axis=1)
+
+  query, valid, weights = jax.tree.map(rows, (query, valid, weights))
   keys, values = decode(stored, jnp.dtype(dtype))
   # The read looks at index and validity; scores are in the weights.
   score = jnp.zeros(index.shape, jnp.float32)
@@ -297,18 +309,8 @@ def _read_tile(
   return read_chunks(query, keys, values, selection, weights, sink=sink)
 
 
-def _rows(
-  arrays: tuple[Array | None, ...], start: int, tile: int
-) -> tuple[Array | None, ...]:
-  """Rows `start .. start + tile - 1` of axis 1, zeros beyond the end."""
-  return tuple(
-    None if x is None else jnp.asarray(_fill(x[:, start : start + tile], tile))
-    for x in arrays
-  )
-
-
-def _fill(x: Array | np.ndarray, tile: int) -> Array | np.ndarray:
-  missing = tile - x.shape[1]
+def _pad(x: Any, missing: int) -> Any:
+  """`missing` more queries of zeros on axis 1."""
   if not missing:
     return x
   room = jnp if isinstance(x, jax.Array) else np

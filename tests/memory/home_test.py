@@ -216,7 +216,7 @@ def test_a_read_holds_few_chunks_at_once(monkeypatch):
   ones = np.ones(index.shape, np.float32)
   found = Selection(index, ones, ones > 0)
   host.read(make_query(2 * HEADS), found, None, sink=0)
-  assert widths == [16, 16, 4]
+  assert widths == [16, 16, 8]  # the last tile: one query, two of filling
 
 
 def test_errors_name_the_numbers():

@@ -50,6 +50,7 @@ def test_bytes_by_place():
   assert half.needed.host == 5 * GIB
   assert str(half) == (
     "memory=host: 2097152 chunks, 5.00 GiB host, keys and values as bfloat16"
+    " (errors up to 0.4% of a chunk's largest)"
   )
   small = plan(home=Home.HOST, kv_dtype=KvDtype.INT8, batch=2)
   assert small.needed.host == 2 * (3 * GIB + 8 * (2 << 20))
