@@ -1,4 +1,4 @@
-"""Letters of the shapes, and the small tuples that rooms hand to one another.
+"""Letters of the shapes, and what rooms hand to one another.
 
 Every public array argument in the package is annotated with these letters
 (checked in the tests by jaxtyping's import hook, free at run time):
@@ -9,7 +9,7 @@ Every public array argument in the package is annotated with these letters
   R landmark_dim per retrieval head  L layers of a stack
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Bool, Float, Int
@@ -42,6 +42,32 @@ class ChunkBlock(NamedTuple):
   landmarks: Float[Array, "B C G R"]
   keys: Float[Array, "B C S G H"]
   values: Float[Array, "B C S G H"]
+
+
+@runtime_checkable
+class Searchable(Protocol):
+  """What the upper decoder needs of a chunk memory, wherever it lives."""
+
+  def search(
+    self,
+    query: Float[Array, "B T G R"],
+    *,
+    num_visible: Int[Array, " T"],
+    top_k: int,
+  ) -> Selection:
+    """The `top_k` best visible chunks of each token, nearest first."""
+    ...
+
+  def read(
+    self,
+    query: Queries,
+    selection: Selection,
+    weights: Float[Array, "B T G K"] | None,
+    *,
+    sink: int,
+  ) -> Queries:
+    """Weighted sum over the selected chunks of attention inside each."""
+    ...
 
 
 class WindowCache(NamedTuple):

@@ -1,14 +1,34 @@
 """Homes of the chunk memory; all give the same answer on the same input."""
 
 from hsa_jax.memory.device import DeviceMemory
+from hsa_jax.memory.disk import DiskMemory
+from hsa_jax.memory.header import DamagedError
 from hsa_jax.memory.host import HostMemory
-from hsa_jax.memory.protocol import ChunkMemory, MemoryBytes
+from hsa_jax.memory.layout import KvDtype
+from hsa_jax.memory.make import make_memory
+from hsa_jax.memory.plan import Home, Plan, available, plan_memory
+from hsa_jax.memory.protocol import ChunkMemory, MemoryBytes, MemoryHomeError
 from hsa_jax.memory.recording import RecordingMemory
+from hsa_jax.memory.sharded import KvPlace, Placement, ShardedMemory
+from hsa_jax.memory.streamed import LandmarkPlace
 
 __all__ = [
   "ChunkMemory",
+  "DamagedError",
   "DeviceMemory",
+  "DiskMemory",
+  "Home",
   "HostMemory",
+  "KvDtype",
+  "KvPlace",
+  "LandmarkPlace",
   "MemoryBytes",
+  "MemoryHomeError",
+  "Placement",
+  "Plan",
   "RecordingMemory",
+  "ShardedMemory",
+  "available",
+  "make_memory",
+  "plan_memory",
 ]

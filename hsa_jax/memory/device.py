@@ -1,43 +1,89 @@
-"""Chunk memory in device arrays: one block, a plain pytree."""
+"""Chunk memory in device arrays: a value, fit for `jax.jit`."""
 
-from typing import NamedTuple
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from hsa_jax.memory.protocol import MemoryBytes
+from hsa_jax.memory.protocol import MemoryBytes, check_block
+from hsa_jax.memory.search import (
+  no_candidates,
+  search_landmarks,
+  to_selection,
+)
 from hsa_jax.ops.read import read_chunks
-from hsa_jax.ops.select import empty_selection, select_chunks
+from hsa_jax.ops.select import empty_selection
 from hsa_jax.types import ChunkBlock, Queries, Selection
 
 
-class DeviceMemory(NamedTuple):
-  """All chunks in one `ChunkBlock` (None: no chunk yet); fit for `jax.jit`.
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=["arrays", "length"],
+  meta_fields=["capacity"],
+)
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+  """Chunks in preallocated arrays, written in place.
 
-  Every append makes new arrays: fit for short contexts and for tests. A long
-  stream belongs into `HostMemory`, whose shapes do not grow.
+  `append` donates the arrays: the memory that it was called on is used up.
+  Inside `jax.jit` the room cannot grow; `reserve` it before.
+
+  Attributes:
+    capacity: chunks to make room for at the first append; beyond it the room
+      doubles, at the price of a copy and of a new shape.
+    arrays: the chunks, then unused room; None before the first append.
+    length: chunks held; traced inside `jax.jit`.
   """
 
-  block: ChunkBlock | None = None
+  capacity: int = 0
+  arrays: ChunkBlock | None = None
+  length: int | Array = 0
 
   @property
   def num_chunks(self) -> int:
-    return 0 if self.block is None else self.block.landmarks.shape[1]
+    """Chunks held; outside `jax.jit` only."""
+    return int(self.length)
+
+  @property
+  def room(self) -> int:
+    """Chunks that the present arrays can hold."""
+    return 0 if self.arrays is None else self.arrays.landmarks.shape[1]
 
   def append(self, block: ChunkBlock) -> "DeviceMemory":
     """A memory with `block` after the chunks held so far.
 
     Raises:
-      ValueError: if batch, heads or sizes differ from what is held.
+      ValueError: if batch, heads, sizes or types differ from what is held.
     """
-    if self.block is None:
-      return DeviceMemory(jax.tree.map(jnp.asarray, block))
-    check_block(self.block, block)
-    joined = jax.tree.map(
-      lambda old, new: jnp.concatenate([old, new], axis=1), self.block, block
+    count = block.landmarks.shape[1]
+    memory = self
+    if memory.arrays is None:
+      room = max(self.capacity, count)
+      memory = dataclasses.replace(self, arrays=_room_like(block, room))
+    elif not isinstance(self.length, Tracer):
+      memory = self.reserve(self.num_chunks + count)
+    assert memory.arrays is not None
+    check_block(memory.arrays, block)
+    arrays = _write(memory.arrays, ChunkBlock(*block), jnp.int32(self.length))
+    return dataclasses.replace(
+      memory, arrays=arrays, length=self.length + count
     )
-    return DeviceMemory(joined)
+
+  def reserve(self, num_chunks: int) -> "DeviceMemory":
+    """A memory with room for `num_chunks`, at least doubled if it grows."""
+    if self.arrays is None:
+      capacity = max(self.capacity, num_chunks)
+      return dataclasses.replace(self, capacity=capacity)
+    if num_chunks <= self.room:
+      return self
+    room = max(num_chunks, 2 * self.room)
+    wide = _room_like(self.arrays, room)
+    arrays = _write(wide, self.arrays, jnp.int32(0))
+    return dataclasses.replace(self, arrays=arrays)
 
   def search(
     self,
@@ -46,15 +92,11 @@ class DeviceMemory(NamedTuple):
     num_visible: Int[Array, " T"],
     top_k: int,
   ) -> Selection:
-    """See `ops.select.select_chunks`."""
-    if self.block is None:
+    """Same answer as `ops.select.select_chunks`, in blocks of landmarks."""
+    if self.arrays is None:
       return empty_selection(query.shape[:3], top_k)
-    return select_chunks(
-      query,
-      self.block.landmarks,
-      num_visible=num_visible,
-      top_k=top_k,
-    )
+    visible = jnp.minimum(num_visible, self.length)
+    return search_device(query, self.arrays.landmarks, visible, top_k=top_k)
 
   def read(
     self,
@@ -65,21 +107,50 @@ class DeviceMemory(NamedTuple):
     sink: int,
   ) -> Queries:
     """See `ops.read.read_chunks`."""
-    if self.block is None:
+    if self.arrays is None:
       return jnp.zeros_like(query)
-    keys, values = self.block.keys, self.block.values
-    return read_chunks(query, keys, values, selection, weights, sink=sink)
+    keys, values = self.arrays.keys, self.arrays.values
+    return _read(query, keys, values, selection, weights, sink=sink)
 
   def nbytes(self) -> MemoryBytes:
-    total = sum(leaf.nbytes for leaf in jax.tree.leaves(self.block))
+    """Bytes of the arrays, unused room included."""
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(self.arrays))
     return MemoryBytes(device=total, host=0, disk=0)
 
 
-def check_block(held: ChunkBlock, block: ChunkBlock) -> None:
-  """Raises `ValueError` unless `block` continues `held`."""
-  for name, old, new in zip(ChunkBlock._fields, held, block, strict=True):
-    if old.shape[:1] + old.shape[2:] != new.shape[:1] + new.shape[2:]:
-      raise ValueError(
-        f"append: {name} of shape {new.shape} cannot follow {old.shape}; only"
-        " the second axis (chunks) may differ"
-      )
+@functools.partial(jax.jit, static_argnames="top_k")
+def search_device(
+  query: Float[Array, "B T G R"],
+  landmarks: Float[Array, "B C G R"],
+  num_visible: Int[Array, " T"],
+  *,
+  top_k: int,
+) -> Selection:
+  """The `top_k` best of landmarks that lie in one device array."""
+  best = no_candidates(query.shape[:3], top_k)
+  best = search_landmarks(query, landmarks, num_visible=num_visible, best=best)
+  return to_selection(best)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def write_chunks(held: Array, new: Array, start: Array) -> Array:
+  """`new` into `held` from chunk `start` on, in place."""
+  return lax.dynamic_update_slice_in_dim(held, new, start, axis=1)
+
+
+_read = jax.jit(read_chunks, static_argnames=("sink", "implementation"))
+
+
+def _write(held: ChunkBlock, new: ChunkBlock, start: Array) -> ChunkBlock:
+  return ChunkBlock(
+    *(write_chunks(h, n, start) for h, n in zip(held, new, strict=True))
+  )
+
+
+def _room_like(block: ChunkBlock, room: int) -> ChunkBlock:
+  """Zeros, which keep scores of unused room finite."""
+
+  def empty(x: Array) -> Array:
+    return jnp.zeros((x.shape[0], room, *x.shape[2:]), x.dtype)
+
+  return ChunkBlock(*map(empty, block))

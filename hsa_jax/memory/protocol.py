@@ -1,10 +1,8 @@
-"""What the upper decoder needs of a chunk memory, wherever the chunks live."""
+"""What every home of the chunk memory offers, and the error they share."""
 
 from typing import NamedTuple, Protocol
 
-from jaxtyping import Array, Float, Int
-
-from hsa_jax.types import ChunkBlock, Queries, Selection
+from hsa_jax.types import ChunkBlock, Searchable
 
 
 class MemoryBytes(NamedTuple):
@@ -15,11 +13,16 @@ class MemoryBytes(NamedTuple):
   disk: int
 
 
-class ChunkMemory(Protocol):
+class MemoryHomeError(RuntimeError):
+  """A home cannot hold the chunks; the message says what would help."""
+
+
+class ChunkMemory(Searchable, Protocol):
   """Chunks of one batch of sequences, in order of appearance.
 
-  `append` returns the memory that holds the block as well: a new one where the
-  home is a value (device arrays), the same object where it is a place (host).
+  `append` returns the memory that holds the block as well, and uses up the one
+  it was called on: a new value where the home is a value (device arrays), the
+  same object where it is a place (host, disk).
   """
 
   @property
@@ -31,27 +34,25 @@ class ChunkMemory(Protocol):
     """Adds consecutive complete chunks at the end."""
     ...
 
-  def search(
-    self,
-    query: Float[Array, "B T G R"],
-    *,
-    num_visible: Int[Array, " T"],
-    top_k: int,
-  ) -> Selection:
-    """The `top_k` best visible chunks of each token, nearest first."""
-    ...
-
-  def read(
-    self,
-    query: Queries,
-    selection: Selection,
-    weights: Float[Array, "B T G K"] | None,
-    *,
-    sink: int,
-  ) -> Queries:
-    """Weighted sum over the selected chunks of attention inside each."""
-    ...
-
   def nbytes(self) -> MemoryBytes:
     """Bytes held now."""
     ...
+
+
+def check_block(held: ChunkBlock, block: ChunkBlock) -> None:
+  """Raises `ValueError` unless `block` continues `held`."""
+  for name, old, new in zip(ChunkBlock._fields, held, block, strict=True):
+    same = old.shape[:1] + old.shape[2:] == new.shape[:1] + new.shape[2:]
+    if not same or old.dtype != new.dtype:
+      raise ValueError(
+        f"append: {name} of shape {new.shape} ({new.dtype}) cannot follow"
+        f" {old.shape} ({old.dtype}); only the second axis (chunks) may differ"
+      )
+
+
+def check_room(stop: int, capacity: int) -> None:
+  """Raises `ValueError` if `stop` chunks exceed the capacity."""
+  if stop > capacity:
+    raise ValueError(
+      f"append: {stop} chunks do not fit the capacity {capacity}"
+    )

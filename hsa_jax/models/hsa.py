@@ -1,13 +1,13 @@
 """Retrieval and read: one group of the upper decoder."""
 
 import functools
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from hsa_jax.config import ModelConfig, Residual, Weighting, WindowOverlap
 from hsa_jax.models.attention import (
@@ -22,33 +22,7 @@ from hsa_jax.models.layers import GatedMlp, RMSNorm, linear
 from hsa_jax.ops import read, select
 from hsa_jax.ops.chunking import num_visible_chunks
 from hsa_jax.ops.weights import chunk_weights
-from hsa_jax.types import ChunkBlock, Limits, PRNGKey, Selection
-
-
-@runtime_checkable
-class ChunkMemory(Protocol):
-  """What the upper decoder needs of a memory, wherever it lives."""
-
-  def search(
-    self,
-    query: Float[Array, "B T G R"],
-    *,
-    num_visible: Int[Array, " T"],
-    top_k: int,
-  ) -> Selection:
-    """The best chunks of each token among those that it may see."""
-    ...
-
-  def read(
-    self,
-    query: Float[Array, "B T N H"],
-    selection: Selection,
-    weights: Float[Array, "B T G K"] | None,
-    *,
-    sink: int,
-  ) -> Float[Array, "B T N H"]:
-    """The sparse read of `ops.read`."""
-    ...
+from hsa_jax.types import ChunkBlock, Limits, PRNGKey, Searchable, Selection
 
 
 class SequenceMemory(NamedTuple):
@@ -160,7 +134,7 @@ class HsaBlock(nnx.Module):
   def __call__(
     self,
     x: Float[Array, "B T D"],
-    memory: ChunkMemory,
+    memory: Searchable,
     position: jax.Array | int,
     limits: Limits,
   ) -> Float[Array, "B T D"]:
@@ -172,7 +146,7 @@ class HsaBlock(nnx.Module):
   def read(
     self,
     x: Float[Array, "B T D"],
-    memory: ChunkMemory,
+    memory: Searchable,
     position: jax.Array | int,
   ) -> Float[Array, "B T D"]:
     """H(x): the fused read, projected back to the stream."""
@@ -187,7 +161,7 @@ class HsaBlock(nnx.Module):
   def select(
     self,
     x: Float[Array, "B T D"],
-    memory: ChunkMemory,
+    memory: Searchable,
     position: jax.Array | int,
   ) -> Selection:
     """The chunks of each token, one row per memory head."""
@@ -230,7 +204,7 @@ class HsaGroup(nnx.Module):
   def __call__(
     self,
     x: Float[Array, "B T D"],
-    memory: ChunkMemory,
+    memory: Searchable,
     position: jax.Array | int,
     limits: Limits,
   ) -> Float[Array, "B T D"]:

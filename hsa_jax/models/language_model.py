@@ -24,7 +24,6 @@ from hsa_jax.models.attention import (
 )
 from hsa_jax.models.encoder import ChunkEncoder
 from hsa_jax.models.hsa import (
-  ChunkMemory,
   HsaBlock,
   HsaGroup,
   SequenceMemory,
@@ -36,6 +35,7 @@ from hsa_jax.types import (
   Limits,
   Logits,
   PRNGKey,
+  Searchable,
   Tokens,
   WindowCache,
 )
@@ -193,7 +193,7 @@ class LanguageModel(nnx.Module):
     return num_outputs + reach
 
   def upper(
-    self, hidden: Hidden, memory: ChunkMemory, position: int | jax.Array
+    self, hidden: Hidden, memory: Searchable, position: int | jax.Array
   ) -> Hidden:
     """The upper decoder on a suffix, from the states of the lower one.
 

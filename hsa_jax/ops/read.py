@@ -114,6 +114,24 @@ def read_gathered(
   return out.reshape(query.shape).astype(query.dtype)
 
 
+def read_pairs(
+  query: Float[Array, "M Q H"],
+  keys: Float[Array, "M S H"],
+  values: Float[Array, "M S H"],
+  *,
+  sink: int = 0,
+) -> tuple[Float[Array, "M Q H"], Float[Array, "M Q"]]:
+  """Attention inside one chunk for each of `M` pairs (token, chunk).
+
+  Returns:
+    What each of the `Q` query heads reads, and the logarithm of its softmax
+    denominator, both float32. Sums over a token's chunks are the caller's.
+  """
+  logits = _dot("mqh,msh->mqs", query, keys) * query.shape[-1] ** -0.5
+  attend, mass = _chunk_softmax(logits, sink)
+  return _dot("mqs,msh->mqh", attend.astype(values.dtype), values), mass
+
+
 def _dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
 
