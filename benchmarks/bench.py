@@ -27,7 +27,7 @@ from flax import nnx
 from hsa_jax.cli.evaluate import DEFAULT_SEGMENT
 from hsa_jax.config import Config, StageConfig, config_hash, from_dict, validate
 from hsa_jax.data.pipeline import Batch
-from hsa_jax.evaluation import stream
+from hsa_jax.inference import stream
 from hsa_jax.memory import HostMemory
 from hsa_jax.models import LanguageModel, flops
 from hsa_jax.parallel import make_mesh, place_batch
