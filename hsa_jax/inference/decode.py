@@ -7,7 +7,6 @@ position, but for the search over landmarks. A chunk enters the memory when its
 last token has been read.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from hsa_jax.inference.stream import (
 )
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
+from hsa_jax.models.compiled import jit_of_module
 from hsa_jax.types import ChunkBlock, GroupCarry, WindowCache
 
 
@@ -151,7 +151,7 @@ def decode_step(
   return _logits_at(model, hidden, 0), state._replace(upper=upper)
 
 
-_step = functools.partial(jax.jit, static_argnames="reuse")(decode_step)
+_step = jit_of_module(decode_step, static_argnames=("reuse",))
 
 
 def is_value(memory: ChunkMemory) -> bool:
@@ -160,7 +160,7 @@ def is_value(memory: ChunkMemory) -> bool:
   return all(isinstance(leaf, jax.Array) for leaf in leaves)
 
 
-@jax.jit
+@jit_of_module
 def _read_token(
   model: LanguageModel, state: DecodeState, tokens: Array, position: Array
 ) -> tuple[Array, DecodeState]:
@@ -174,7 +174,7 @@ def _read_token(
   return hidden, DecodeState(lower, state.upper, chunk)
 
 
-@jax.jit
+@jit_of_module
 def _encode(model: LanguageModel, chunk: Array) -> ChunkBlock:
   return model.encode(chunk)
 
@@ -210,7 +210,7 @@ def _read_suffix(
   return _logits_at(model, hidden, tail - 1), upper
 
 
-@jax.jit
+@jit_of_module
 def _logits_at(model: LanguageModel, hidden: Array, index: int) -> Array:
   last = lax.dynamic_slice_in_dim(hidden, index, 1, axis=1)
   return model.head(last)[:, 0]

@@ -284,7 +284,7 @@ def suffix_logits(
     model.init_upper_carry(suffix.hidden.shape[0]),
     position=suffix.position,
   )
-  return apply_head(model, hidden[:, -num_logits:])
+  return _head(model, hidden[:, -num_logits:])
 
 
 def _stride(cfg: ModelConfig) -> int:
@@ -292,8 +292,7 @@ def _stride(cfg: ModelConfig) -> int:
 
 
 @jax.jit
-def apply_head(model: LanguageModel, hidden: Array) -> Array:
-  """Logits of states of the upper decoder, compiled."""
+def _head(model: LanguageModel, hidden: Array) -> Array:
   return model.head(hidden)
 
 

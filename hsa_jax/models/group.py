@@ -26,6 +26,7 @@ from hsa_jax.models.attention import (
   empty_caches,
   run_blocks,
 )
+from hsa_jax.models.compiled import jit_of_module
 from hsa_jax.models.encoder import retrieval_heads
 from hsa_jax.models.hsa import ChunkMemory, HsaBlock, per_memory_head
 from hsa_jax.ops.select import empty_selection
@@ -69,14 +70,14 @@ class HsaGroup(nnx.Module):
   ) -> tuple[Float[Array, "B T D"], GroupCarry]:
     """The next stretch of tokens; see `LanguageModel.upper`."""
     block, hsa = self.block, self.cfg.hsa
-    asked, cache = _ask(block, x, carry.block, position, reuse, count)
+    asked, cache = _ask(block, x, carry.block, position, count, reuse=reuse)
     found = None
     if reuse < x.shape[1]:
       found = memory.search(
         asked.retrieval, num_visible=asked.num_visible, top_k=hsa.top_k
       )
     selection, weights, last = _settle(
-      block, found, carry.selection, x.shape[1], reuse, count
+      block, found, carry.selection, count, length=x.shape[1], reuse=reuse
     )
     read = memory.read(asked.read, selection, weights, sink=hsa.sink)
     x, layers = _answer(self, asked.x, read, carry.layers, position, count)
@@ -106,14 +107,15 @@ class HsaGroup(nnx.Module):
     )
 
 
-@functools.partial(jax.jit, static_argnames="reuse")
+@functools.partial(jit_of_module, static_argnames=("reuse",))
 def _ask(
   block: HsaBlock,
   x: jax.Array,
   cache: WindowCache | None,
   position: jax.Array | int,
-  reuse: int,
   count: jax.Array | int | None,
+  *,
+  reuse: int,
 ) -> tuple[Question, WindowCache | None]:
   x, cache = block.attend(x, cache, position, Limits(), count)
   stride, length = block.cfg.hsa.tokens_per_retrieval, x.shape[1]
@@ -122,14 +124,15 @@ def _ask(
   return Question(x, retrieval, visible, block.read_query(x)), cache
 
 
-@functools.partial(jax.jit, static_argnames=("length", "reuse"))
+@functools.partial(jit_of_module, static_argnames=("length", "reuse"))
 def _settle(
   block: HsaBlock,
   found: Selection | None,
   before: Selection | None,
+  count: jax.Array | int | None,
+  *,
   length: int,
   reuse: int,
-  count: jax.Array | int | None,
 ) -> tuple[Selection, jax.Array | None, Selection | None]:
   """Chunks and weights of every token, and the retrieval to remember."""
   hsa = block.cfg.hsa
@@ -155,7 +158,7 @@ def _join(before: Selection, found: Selection) -> Selection:
   return Selection(*(jnp.concatenate(pair, axis=1) for pair in pairs))
 
 
-@jax.jit
+@jit_of_module
 def _answer(
   group: HsaGroup,
   x: jax.Array,

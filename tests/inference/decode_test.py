@@ -1,5 +1,6 @@
 """Decoding token by token equals the full forward pass on the longer text."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -68,6 +69,11 @@ def forward(model, tokens):
   return model(tokens)
 
 
+@functools.cache
+def prefill_of(name: str) -> Prefill:
+  return Prefill(build_model(CASES[name]), batch=BATCH, segment=12)
+
+
 def start(prefill, prompt):
   """A decoder that has read `prompt`, with room for all tests."""
   return prefill_decoder(
@@ -76,6 +82,10 @@ def start(prefill, prompt):
     HostMemory((LONGEST + NEW) // CHUNK + 1),
     length=prompt.shape[1],
   )
+
+
+def num_compiled(function) -> int:
+  return sum(program._cache_size() for program in function.programs.values())
 
 
 def run(decoder, count=NEW):
@@ -102,8 +112,8 @@ def assert_continues(model, prompt, tokens, logits):
 
 @pytest.mark.parametrize("name", CASES)
 def test_decoding_equals_the_full_forward_pass(name):
-  model = build_model(CASES[name])
-  prefill = Prefill(model, batch=BATCH, segment=12)
+  prefill = prefill_of(name)
+  model = prefill.model
   for length in LENGTHS:
     prompt = random_tokens((BATCH, length), seed=length)
     decoder = start(prefill, prompt)
@@ -119,43 +129,41 @@ def test_decoding_equals_the_full_forward_pass(name):
 
 
 def test_a_memory_on_the_device_is_one_compiled_step():
-  model = build_model(CASES["blocks_of_queries"])
-  prompt = random_tokens((BATCH, 23))
-  decoder = start(Prefill(model, batch=BATCH, segment=12), prompt)
+  prefill, prompt = prefill_of("blocks_of_queries"), random_tokens((BATCH, 23))
+  decoder = start(prefill, prompt)
   assert not decode.is_value(decoder.memory)
   decoder.memory = RoomyMemory.of(decoder.memory, (23 + NEW) // CHUNK)
   assert decode.is_value(decoder.memory)
-  before = decode._step._cache_size()
-  assert_continues(model, prompt, *run(decoder))
+  before = num_compiled(decode._step)
+  assert_continues(prefill.model, prompt, *run(decoder))
   # One that searches, one that reuses the retrieval of its block.
-  assert decode._step._cache_size() - before == 2
+  assert num_compiled(decode._step) - before == 2
 
 
 def test_programs_do_not_depend_on_the_position():
-  model = build_model(CASES["two_groups_with_windows"])
-  prefill = Prefill(model, batch=BATCH, segment=12)
+  prefill = prefill_of("two_groups_with_windows")
   run(start(prefill, random_tokens((BATCH, 5))))
-  compiled = decode._read_token._cache_size()
+  compiled = num_compiled(decode._read_token)
   run(start(prefill, random_tokens((BATCH, LONGEST))))
-  assert decode._read_token._cache_size() == compiled
+  assert num_compiled(decode._read_token) == compiled
 
 
 def test_only_new_blocks_search():
-  model = build_model(CASES["blocks_of_queries"])
-  decoder = start(Prefill(model, batch=1, segment=12), random_tokens((1, 23)))
-  searched = []
-  search = decoder.memory.search
-  decoder.memory.search = lambda *a, **k: (
-    searched.append(decoder.position) or search(*a, **k)
-  )
+  prefill = prefill_of("blocks_of_queries")
+  decoder = start(prefill, random_tokens((BATCH, 23)))
+  searched, search = [], decoder.memory.search
+
+  def record(query, **options):
+    searched.append(decoder.position)
+    return search(query, **options)
+
+  decoder.memory.search = record
   run(decoder, 8)
   assert searched == [24, 27]
 
 
 def test_stop_token_ends_rows_one_by_one():
-  model = build_model(CASES["control"])
-  prompt = random_tokens((BATCH, 9))
-  prefill = Prefill(model, batch=BATCH, segment=12)
+  prefill, prompt = prefill_of("control"), random_tokens((BATCH, 9))
   free, _ = run(start(prefill, prompt))
   stop = int(free[0, 2])
   decoder = start(prefill, prompt)
@@ -167,6 +175,5 @@ def test_stop_token_ends_rows_one_by_one():
 
 
 def test_empty_prompt_is_refused():
-  prefill = Prefill(build_model(), batch=1, segment=12)
   with pytest.raises(ValueError, match="at least one token"):
-    start(prefill, np.zeros((1, 0), np.int32))
+    start(prefill_of("control"), np.zeros((BATCH, 0), np.int32))

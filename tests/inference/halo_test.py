@@ -1,5 +1,6 @@
 """Independent segments give what carried caches give, on 1 and 8 devices."""
 
+import functools
 import json
 import os
 import subprocess
@@ -24,6 +25,12 @@ CASES = {
   "absolute_positions": model_config({"position": "absolute_rope"}),
   "control": model_config(num_groups=0),
 }
+
+
+@functools.cache
+def prefill_of(name: str) -> Prefill:
+  """Carried caches: what the answers are compared with."""
+  return Prefill(build_model(CASES[name]), batch=BATCH, segment=24)
 
 
 def read(prefill, tokens, keep=30):
@@ -56,26 +63,24 @@ def assert_same(got, want):
   assert got[1] == want[1]
   for ours, theirs in zip(got[0], want[0], strict=True):
     assert ours.shape == theirs.shape
-    scale = max(1.0, float(np.abs(theirs).max()))
+    scale = np.abs(theirs).max(initial=1.0)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_sequential_answer(name):
-  model = build_model(CASES[name])
-  sequential = Prefill(model, batch=BATCH, segment=24)
-  halo = HaloPrefill(model, batch=BATCH, segment=8, windows=3)
+  sequential = prefill_of(name)
+  halo = HaloPrefill(sequential.model, batch=BATCH, segment=8, windows=3)
   # Shorter than the halo, the halo, one call, several, ragged ends.
   for length in (1, 7, 12, 13, 36, 61, 131):
     tokens = random_tokens((BATCH, length), seed=length)
     assert_same(read(halo, tokens), read(sequential, tokens))
 
 
-@pytest.mark.parametrize(("segment", "windows"), [(4, 1), (12, 5)])
-def test_any_segment(segment, windows):
+def test_one_short_window_at_a_time():
   model, tokens = build_model(), random_tokens((BATCH, 77))
-  halo = HaloPrefill(model, batch=BATCH, segment=segment, windows=windows)
-  want = read(Prefill(model, batch=BATCH, segment=24), tokens)
+  halo = HaloPrefill(model, batch=BATCH, segment=4, windows=1)
+  want = read(prefill_of("memory"), tokens)
   assert_same(read(halo, tokens), want)
 
 
@@ -85,7 +90,7 @@ def test_halo_is_whole_chunks_and_is_needed():
   tokens = random_tokens((BATCH, 77))
   short = HaloPrefill(model, batch=BATCH, segment=12, windows=2)
   short.halo -= 4
-  want = read(Prefill(model, batch=BATCH, segment=24), tokens)
+  want = read(prefill_of("memory"), tokens)
   with pytest.raises(AssertionError, match="Mismatch|mismatch"):
     assert_same(read(short, tokens), want)
 
@@ -94,7 +99,7 @@ def test_a_decoder_starts_from_it_too():
   model, tokens = build_model(), random_tokens((BATCH, 50))
   logits = []
   for prefill in (
-    Prefill(model, batch=BATCH, segment=24),
+    prefill_of("memory"),
     HaloPrefill(model, batch=BATCH, segment=8, windows=3),
   ):
     decoder = prefill_decoder(
@@ -136,8 +141,8 @@ except ValueError as error:
   refused = str(error)
 logits, chunks = [], []
 for prefill, memory in (
-    (Prefill(model, batch=1, segment=16), HostMemory(length // 4)),
-    (halo, HostMemory(length // 4)), (halo, DeviceMemory())):
+    (Prefill(model, batch=1, segment=16), HostMemory(21)),
+    (halo, HostMemory(21)), (halo, DeviceMemory())):
   decoder = prefill_decoder(
     prefill, lambda a, b: tokens[:, a:b], memory, length=length)
   decoder.step(np.array([5], np.int32))
@@ -164,6 +169,9 @@ def test_eight_devices_give_the_same():
       "JAX_PLATFORMS": "cpu",
       "JAX_NUM_CPU_DEVICES": "8",
       "PYTHONPATH": os.getcwd(),
+      # The partitioning is under test, not the speed of the program.
+      "XLA_FLAGS": "--xla_backend_optimization_level=0"
+      " --xla_llvm_disable_expensive_passes=true",
     },
     capture_output=True,
     text=True,
@@ -172,6 +180,6 @@ def test_eight_devices_give_the_same():
   assert result.returncode == 0, result.stderr[-3000:]
   got = json.loads(result.stdout.splitlines()[-1])
   assert got["difference"] < 1e-5
-  assert got["chunks"] == [20, 20, 20]
+  assert got["chunks"] == [21, 21, 21]  # the step completes one
   assert got["rows"] == [1] and got["devices"] == 8 and got["split"]
   assert "windows = 4: must be a multiple of 8" in got["refused"]

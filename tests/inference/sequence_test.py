@@ -1,5 +1,7 @@
 """Every output of a long sequence, one segment at a time."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -44,28 +46,44 @@ def assert_equals_full_forward(prefill, tokens):
   assert position == LENGTH
 
 
-@pytest.mark.parametrize("segment", [4, 20, 80])
-@pytest.mark.parametrize("name", CASES)
+@functools.cache
+def prefill_of(name: str, segment: int) -> Prefill:
+  return Prefill(build_model(CASES[name]), batch=BATCH, segment=segment)
+
+
+@pytest.mark.parametrize(
+  ("name", "segment"),
+  [
+    ("two_groups_with_windows", 4),
+    ("two_groups_with_windows", 80),
+    # Segments begin in the middle of a block of tokens.
+    ("blocks_of_queries", 4),
+    ("blocks_of_queries", 20),
+    ("absolute_control", 20),
+  ],
+)
 def test_equals_the_full_forward_pass(name, segment):
-  prefill = Prefill(build_model(CASES[name]), batch=BATCH, segment=segment)
+  prefill = prefill_of(name, segment)
   assert_equals_full_forward(prefill, random_tokens((BATCH, LENGTH)))
   assert prefill.num_compilations == 1
 
 
 def test_independent_segments_give_the_same():
-  prefill = HaloPrefill(build_model(), batch=BATCH, segment=8, windows=2)
+  model = build_model(CASES["two_groups_with_windows"])
+  # A call answers for as many tokens as the head holds: one shape follows.
+  prefill = HaloPrefill(model, batch=BATCH, segment=4, windows=3)
+  assert prefill.halo == 12
   assert_equals_full_forward(prefill, random_tokens((BATCH, LENGTH)))
 
 
 def test_device_arrays_do_not_grow_with_the_length():
-  model, held = build_model(), []
-  prefill = Prefill(model, batch=1, segment=20)
-  for length in (60, 600):
-    tokens = random_tokens((1, length))
+  prefill, held = prefill_of("two_groups_with_windows", 4), []
+  for length in (12, 150):
+    tokens = random_tokens((BATCH, length))
     parts = read_sequence(
       prefill,
       lambda a, b, t=tokens: t[:, a:b],
-      HostMemory(length // 4),
+      HostMemory(length // 4, search_block=16),
       length=length,
     )
     for part in parts:
