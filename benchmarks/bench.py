@@ -258,7 +258,8 @@ def program_bytes(model: LanguageModel, flags: argparse.Namespace) -> int:
   tokens = np.zeros((flags.batch, flags.segment), np.int32)
   carry = model.init_carry(flags.batch)
   program = jax.jit(prefill._run, donate_argnums=1)
-  analysis = program.lower(model, carry, tokens, 0).compile().memory_analysis()
+  lowered = program.lower(model, carry, tokens, 0, flags.segment)
+  analysis = lowered.compile().memory_analysis()
   return (
     analysis.argument_size_in_bytes
     + analysis.output_size_in_bytes

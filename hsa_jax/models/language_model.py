@@ -166,10 +166,11 @@ class LanguageModel(nnx.Module):
       Hidden states of the stretch and the carry after its real tokens.
     """
     x = self.embedding(tokens)
-    hidden, carry = run_blocks(
+    hidden, after = run_blocks(
       self.lower_blocks, x, carry, position=position, count=count
     )
-    return hidden, carry
+    assert after is not None, "caches in, caches out"
+    return hidden, after
 
   def encode(self, hidden: Float[Array, "B T D"]) -> ChunkBlock:
     """Landmarks, keys and values of the complete chunks of `hidden`.
