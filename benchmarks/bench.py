@@ -27,7 +27,7 @@ from flax import nnx
 from hsa_jax.cli.evaluate import DEFAULT_SEGMENT
 from hsa_jax.config import Config, StageConfig, config_hash, from_dict, validate
 from hsa_jax.data.pipeline import Batch
-from hsa_jax.evaluation import stream
+from hsa_jax.inference import stream
 from hsa_jax.memory import HostMemory
 from hsa_jax.models import LanguageModel, flops
 from hsa_jax.parallel import make_mesh, place_batch
@@ -258,7 +258,8 @@ def program_bytes(model: LanguageModel, flags: argparse.Namespace) -> int:
   tokens = np.zeros((flags.batch, flags.segment), np.int32)
   carry = model.init_carry(flags.batch)
   program = jax.jit(prefill._run, donate_argnums=1)
-  analysis = program.lower(model, carry, tokens, 0).compile().memory_analysis()
+  lowered = program.lower(model, carry, tokens, 0, flags.segment)
+  analysis = lowered.compile().memory_analysis()
   return (
     analysis.argument_size_in_bytes
     + analysis.output_size_in_bytes

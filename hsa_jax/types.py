@@ -82,6 +82,21 @@ class WindowCache(NamedTuple):
   length: Int[Array, ""]
 
 
+class GroupCarry(NamedTuple):
+  """What a group of the upper decoder remembers between two stretches.
+
+  Attributes:
+    block: cache of the block's own window; None without `hsa.block_window`.
+    layers: caches of the group's window layers, stacked.
+    selection: the last retrieval, one row per retrieval head, for the rest of
+      its block of tokens; None where every token retrieves.
+  """
+
+  block: WindowCache | None
+  layers: WindowCache
+  selection: Selection | None
+
+
 class Limits(NamedTuple):
   """Values of the schedules at one training step; None: the full size.
 

@@ -25,10 +25,11 @@ FLOORS = {
   "data": 2,
   "models": 3,
   "memory": 3,
-  "training": 4,
-  "evaluation": 4,
-  "interop": 4,
-  "cli": 5,
+  "inference": 4,
+  "training": 5,
+  "evaluation": 5,
+  "interop": 5,
+  "cli": 6,
 }
 ENTRY_POINTS = ("train.py", "eval.py")
 MAX_FUNCTION_LINES = 80

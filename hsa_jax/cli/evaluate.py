@@ -17,12 +17,14 @@ import difflib
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from absl import logging
 
 from hsa_jax import parallel
+from hsa_jax.cli.checkpoint_flag import open_tokenizer
+from hsa_jax.cli.flags import Parser
 from hsa_jax.config import (
   Config,
   ConfigError,
@@ -34,7 +36,7 @@ from hsa_jax.config import (
 from hsa_jax.data.build import ensure_store
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.store import TokenStore
-from hsa_jax.data.tokenizer import Tokenizer, load_tokenizer
+from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation import (
   SUITES,
   FlagError,
@@ -191,15 +193,9 @@ def find_subject(arguments: Arguments) -> Subject:
   folder = find_checkpoint(arguments.checkpoint, step=arguments.step)
   cfg, meta = read_metadata(folder)
   _check_segment(arguments.settings, cfg.model)
-  tokenizer = load_tokenizer(cfg.data.tokenizer)
+  tokenizer = open_tokenizer(folder, cfg, meta)
   if niah.SUITE in arguments.suites:
     niah.check_lengths(arguments.settings, tokenizer)
-  if tokenizer.fingerprint != meta.tokenizer_fingerprint:
-    raise CheckpointError(
-      f"{folder}: trained with tokenizer {meta.tokenizer!r} of fingerprint"
-      f" {meta.tokenizer_fingerprint[:12]}, the one here has"
-      f" {tokenizer.fingerprint[:12]}; restore the original file"
-    )
   return Subject(folder, cfg, meta, tokenizer, ensure_store(cfg.data))
 
 
@@ -289,15 +285,8 @@ def _label(folder: pathlib.Path) -> str:
   return folder.parent.parent.name
 
 
-class _Parser(argparse.ArgumentParser):
-  """Raises `FlagError` in place of printing the usage."""
-
-  def error(self, message: str) -> NoReturn:
-    raise FlagError([f"{message}; see --help"])
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(
+def _parser() -> Parser:
+  parser = Parser(
     prog="eval.py",
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,7 +5,7 @@ from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.report import write_comparison, write_report
 from hsa_jax.evaluation.results import ResultsError, ResultStore, RunInfo
 from hsa_jax.evaluation.session import Job, Session, Settings
-from hsa_jax.evaluation.stream import Prefill, receptive_field
+from hsa_jax.inference.stream import Prefill, receptive_field
 
 SUITES = (niah.SUITE, perplexity.SUITE)
 

@@ -26,7 +26,7 @@ from hsa_jax.evaluation.session import (
   footprint,
   run_job,
 )
-from hsa_jax.evaluation.stream import (
+from hsa_jax.inference.stream import (
   first_token,
   read_context,
   suffix_logits,

@@ -2,8 +2,9 @@
 
 Two protocols:
 
-  by_position   whole windows of at most 4K tokens in one forward pass; nats by
-                position bucket [2^k, 2^(k+1)); every token is a target
+  by_position   whole windows, every token a target; nats by position bucket
+                [2^k, 2^(k+1)). In one forward pass up to 4K tokens, streamed
+                segment by segment beyond: the same numbers
   last_N        the same N last tokens of a held-out stretch behind contexts of
                 every length asked for: streamed, with the upper decoder on the
                 exact suffix, so a million tokens of context are affordable
@@ -33,19 +34,23 @@ from hsa_jax.evaluation.session import (
   footprint,
   run_job,
 )
-from hsa_jax.evaluation.stream import (
+from hsa_jax.inference import (
   first_token,
   read_context,
+  read_sequence,
   suffix_logits,
   tail_length,
 )
+from hsa_jax.inference.stream import pad_tokens
 from hsa_jax.memory import HostMemory
 from hsa_jax.models import LanguageModel
 from hsa_jax.ops.loss import cross_entropy
 
 SUITE = "ppl"
 BY_POSITION = "by_position"
-MAX_WINDOW = 4096  # of the full forward pass
+FULL_FORWARD = "full_forward"
+FULL_SEQUENCE = "full_sequence"
+MAX_FORWARD = 4096  # tokens in one pass; longer windows are streamed
 MAX_TARGETS = 512
 
 
@@ -56,12 +61,13 @@ def num_targets(settings: Settings) -> int:
 
 def jobs(settings: Settings, split_length: int) -> list[Job]:
   """One job by position, then one per context length that the split allows."""
-  window = min(max(settings.lengths), MAX_WINDOW, split_length // 2)
+  window = min(max(settings.lengths), split_length // 2)
+  whole = FULL_FORWARD if window <= MAX_FORWARD else FULL_SEQUENCE
   count = samples_at(settings.samples, window)
   targets = num_targets(settings)
   protocol = f"last_{targets}"
   return [
-    Job(SUITE, "full_forward", BY_POSITION, "", "", window, count),
+    Job(SUITE, whole, BY_POSITION, "", "", window, count),
     *(
       Job(
         SUITE,
@@ -80,12 +86,14 @@ def jobs(settings: Settings, split_length: int) -> list[Job]:
 
 def run(session: Session, job: Job) -> dict[str, Any]:
   """Measures one job; returns its result line."""
-  if job.task == BY_POSITION:
+  if job.protocol == FULL_FORWARD:
     step: Any = _run_windows
   else:
     chunk = session.prefill.chunk_size
     room = job.length // chunk if session.prefill.has_memory else 0
-    step = functools.partial(_run_contexts, HostMemory(room))
+    whole = job.protocol == FULL_SEQUENCE
+    stream = _run_sequences if whole else _run_contexts
+    step = functools.partial(stream, HostMemory(room))
   batch = session.settings.batch
   return run_job(session, job, run_batch=step, summarise=summarise, batch=batch)
 
@@ -184,6 +192,38 @@ def _run_windows(
     }
 
 
+def _run_sequences(
+  memory: HostMemory, session: Session, job: Job, numbers: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+  """The same windows at any length, at the device memory of a segment."""
+  tokens, model = session.store.split("test"), session.model
+  begins = [_target_end(session, job, i) for i in numbers]
+
+  def source(start: int, stop: int) -> np.ndarray:
+    return np.stack([ring(tokens, b + start, stop - start) for b in begins])
+
+  memory.clear()
+  clock, parts = Clock(), []
+  for part in read_sequence(session.prefill, source, memory, length=job.length):
+    targets = source(part.start + 1, part.stop + 1)
+    targets = pad_tokens(targets, *part.hidden.shape[:2])
+    nats = np.asarray(_part_nats(model, part.hidden, targets))
+    parts.append(nats[: len(begins), : part.stop - part.start])
+    session.advance((part.stop - part.start) * len(begins))
+  seconds = clock.lap() / len(begins)
+  for number, row in zip(numbers, np.concatenate(parts, 1), strict=True):
+    yield {
+      "sample": number,
+      "nats": float(np.sum(row, dtype=np.float64)),
+      "num_targets": len(row),
+      "buckets": position_buckets(row),
+      "tokens_read": job.length,
+      "seconds": seconds,
+      "host_bytes": memory.nbytes().host,
+      **footprint()._asdict(),
+    }
+
+
 def _run_contexts(
   memory: HostMemory, session: Session, job: Job, numbers: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
@@ -254,6 +294,13 @@ def _window_nats(
   model: LanguageModel, rows: Int[Array, "B T1"]
 ) -> Float[Array, "B T"]:
   return cross_entropy(model(rows[:, :-1]), rows[:, 1:])
+
+
+@jax.jit
+def _part_nats(
+  model: LanguageModel, hidden: Float[Array, "B T D"], targets: Array
+) -> Float[Array, "B T"]:
+  return cross_entropy(model.head(hidden), targets)
 
 
 _nats = jax.jit(cross_entropy)

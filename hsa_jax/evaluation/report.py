@@ -19,7 +19,7 @@ from hsa_jax.evaluation.results import (
 
 NEEDLE_SUITE, TEXT_SUITE = "hsa_ruler", "ppl"
 _TEXT_PROTOCOLS = (
-  "`by_position`: whole windows in one forward pass, every token a target."
+  "`by_position`: whole windows, every token a target, streamed beyond 4K."
   " `last_N`: the same N last tokens behind each context, streamed, with the"
   " upper decoder on the exact suffix. Intervals: bootstrap over samples."
 )

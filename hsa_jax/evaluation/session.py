@@ -16,7 +16,7 @@ from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation.lengths import SampleCount, format_length
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import ResultStore
-from hsa_jax.evaluation.stream import Prefill
+from hsa_jax.inference.stream import Prefill
 from hsa_jax.models import LanguageModel
 
 T = TypeVar("T")

@@ -52,6 +52,7 @@ class WindowAttention(nnx.Module):
     cache: WindowCache | None,
     position: jax.Array | int,
     limits: Limits,
+    count: jax.Array | int | None = None,
   ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
     cfg = self.cfg
     query = heads(self.query(x), cfg.num_heads)
@@ -75,7 +76,8 @@ class WindowAttention(nnx.Module):
       implementation=cfg.window_implementation,
     )
     read = read.reshape(*x.shape[:-1], -1)
-    return self.out(read), _advance(cache, key, value, x.shape[1])
+    count = x.shape[1] if count is None else count
+    return self.out(read), _advance(cache, key, value, count)
 
   def _rotate(
     self, query: jax.Array, key: jax.Array, position: jax.Array | int
@@ -91,14 +93,24 @@ class WindowAttention(nnx.Module):
 
 
 def _advance(
-  cache: WindowCache | None, key: jax.Array, value: jax.Array, length: int
+  cache: WindowCache | None,
+  key: jax.Array,
+  value: jax.Array,
+  count: jax.Array | int,
 ) -> WindowCache | None:
+  """The cache `count` tokens later; keys beyond those belong to filling."""
   if cache is None:
     return None
   kept = cache.keys.shape[1]
-  first = key.shape[1] - kept
-  seen = jnp.minimum(cache.length + length, kept)
-  return WindowCache(key[:, first:], value[:, first:], seen)
+  last = functools.partial(lax.dynamic_slice_in_dim, axis=1)
+  seen = jnp.minimum(cache.length + count, kept)
+  return WindowCache(last(key, count, kept), last(value, count, kept), seen)
+
+
+def empty_caches(cfg: ModelConfig, batch: int, count: int) -> WindowCache:
+  """Caches of `count` window layers before the first token, stacked."""
+  one = empty_cache(cfg, batch)
+  return jax.tree.map(lambda x: jnp.stack([x] * count), one)
 
 
 def empty_cache(cfg: ModelConfig, batch: int) -> WindowCache:
@@ -131,10 +143,11 @@ class WindowBlock(nnx.Module):
     cache: WindowCache | None,
     position: jax.Array | int,
     limits: Limits,
+    count: jax.Array | int | None = None,
   ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
     x = checkpoint_name(x, "block_input")
     read, cache = self.attention(
-      self.attention_norm(x), cache, position, limits
+      self.attention_norm(x), cache, position, limits, count
     )
     x = x + read
     return x + self.mlp(self.mlp_norm(x)), cache
@@ -153,15 +166,29 @@ def run_blocks(
   position: jax.Array | int = 0,
   limits: Limits = Limits(),
   remat: Remat = Remat.NONE,
+  count: jax.Array | int | None = None,
 ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
-  """Runs a stack of blocks; `caches` carry a leading layer axis, or None."""
+  """Runs a stack of blocks.
+
+  Args:
+    blocks: stacked on a leading layer axis.
+    x: the stream.
+    caches: what the layers remember, with a leading layer axis; or None.
+    position: absolute index of the first token.
+    limits: values of the schedules.
+    remat: what the backward pass recomputes.
+    count: leading tokens of `x` that are real and enter the caches; None: all.
+
+  Returns:
+    The stream and the caches after the real tokens.
+  """
 
   def body(hidden: jax.Array, layer: tuple) -> tuple:
     block, cache = layer
-    return block(hidden, cache, position, limits)
+    return block(hidden, cache, position, limits, count)
 
   if remat is Remat.BLOCK:
     body = jax.checkpoint(body, prevent_cse=False)
-  count = blocks.mlp_norm.scale.shape[0]
-  unroll = count if count <= MAX_UNROLLED_LAYERS else 1
+  depth = blocks.mlp_norm.scale.shape[0]
+  unroll = depth if depth <= MAX_UNROLLED_LAYERS else 1
   return lax.scan(body, x, (blocks, caches), unroll=unroll)

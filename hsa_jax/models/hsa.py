@@ -1,4 +1,4 @@
-"""Retrieval and read: one group of the upper decoder."""
+"""Retrieval and read: what a group of the upper decoder begins with."""
 
 import functools
 from typing import NamedTuple
@@ -7,22 +7,23 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hsa_jax.config import ModelConfig, Residual, Weighting, WindowOverlap
-from hsa_jax.models.attention import (
-  WindowAttention,
-  WindowBlock,
-  build_blocks,
-  heads,
-  run_blocks,
-)
+from hsa_jax.models.attention import WindowAttention, heads
 from hsa_jax.models.encoder import retrieval_heads
 from hsa_jax.models.layers import GatedMlp, RMSNorm, linear
 from hsa_jax.ops import read, select
 from hsa_jax.ops.chunking import num_visible_chunks
 from hsa_jax.ops.weights import chunk_weights
-from hsa_jax.types import ChunkBlock, Limits, PRNGKey, Searchable, Selection
+from hsa_jax.types import (
+  ChunkBlock,
+  Limits,
+  PRNGKey,
+  Searchable,
+  Selection,
+  WindowCache,
+)
 
 
 class SequenceMemory(NamedTuple):
@@ -138,10 +139,23 @@ class HsaBlock(nnx.Module):
     position: jax.Array | int,
     limits: Limits,
   ) -> Float[Array, "B T D"]:
-    if self.cfg.hsa.block_window:
-      local, _ = self.window(self.window_norm(x), None, position, limits)
-      x = x + local
+    x, _ = self.attend(x, None, position, limits)
     return self.fuse(x, self.read(x, memory, position))
+
+  def attend(
+    self,
+    x: Float[Array, "B T D"],
+    cache: WindowCache | None,
+    position: jax.Array | int,
+    limits: Limits,
+    count: jax.Array | int | None = None,
+  ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
+    """The block's own sliding window, where it has one."""
+    if not self.cfg.hsa.block_window:
+      return x, None
+    normed = self.window_norm(x)
+    local, cache = self.window(normed, cache, position, limits, count)
+    return x + local, cache
 
   def read(
     self,
@@ -152,11 +166,9 @@ class HsaBlock(nnx.Module):
     """H(x): the fused read, projected back to the stream."""
     selection = self.select(x, memory, position)
     weights = self.retrieval.weigh(selection)
-    query = heads(self.query(self.read_norm(x)), self.cfg.num_heads)
-    if self.cfg.hsa.qk_norm:
-      query = self.query_norm(query)
+    query = self.read_query(x)
     out = memory.read(query, selection, weights, sink=self.cfg.hsa.sink)
-    return self.out(out.reshape(*x.shape[:-1], -1))
+    return self.project(out)
 
   def select(
     self,
@@ -167,19 +179,32 @@ class HsaBlock(nnx.Module):
     """The chunks of each token, one row per memory head."""
     hsa, length = self.cfg.hsa, x.shape[1]
     stride = hsa.tokens_per_retrieval
-    excluded = hsa.window_overlap is WindowOverlap.EXCLUDE
-    positions = position + jnp.arange(0, length, stride)
-    visible = num_visible_chunks(
-      positions,
-      chunk_size=hsa.chunk_size,
-      exclude_window=self.cfg.window_size if excluded else 0,
-    )
     query = self.retrieval.make_query(x[:, ::stride])
+    visible = self.num_visible(position + jnp.arange(0, length, stride))
     found = memory.search(query, num_visible=visible, top_k=hsa.top_k)
     if stride > 1:
       found = select.repeat_selection(found, tokens=stride, length=length)
     found = Selection(*(checkpoint_name(part, "selection") for part in found))
-    return _per_memory_head(found, hsa.num_memory_heads)
+    return per_memory_head(found, hsa.num_memory_heads)
+
+  def num_visible(self, positions: Int[Array, " T"]) -> Int[Array, " T"]:
+    """Chunks that tokens at absolute positions may retrieve."""
+    hsa = self.cfg.hsa
+    excluded = hsa.window_overlap is WindowOverlap.EXCLUDE
+    return num_visible_chunks(
+      positions,
+      chunk_size=hsa.chunk_size,
+      exclude_window=self.cfg.window_size if excluded else 0,
+    )
+
+  def read_query(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
+    """What a token asks inside the chunks that it reads."""
+    query = heads(self.query(self.read_norm(x)), self.cfg.num_heads)
+    return self.query_norm(query) if self.cfg.hsa.qk_norm else query
+
+  def project(self, read: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+    """Head outputs back to the stream."""
+    return self.out(read.reshape(*read.shape[:2], -1))
 
   def fuse(
     self, x: Float[Array, "B T D"], retrieved: Float[Array, "B T D"]
@@ -192,54 +217,7 @@ class HsaBlock(nnx.Module):
     return joined + update
 
 
-class HsaGroup(nnx.Module):
-  """One read of the memory, then its share of window blocks."""
-
-  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-    self.block = HsaBlock(cfg, rngs=rngs)
-    count = cfg.num_upper_layers // cfg.hsa.num_groups
-    self.window_blocks: WindowBlock = build_blocks(cfg, rngs.params(), count)
-    self.cfg = cfg
-
-  def __call__(
-    self,
-    x: Float[Array, "B T D"],
-    memory: Searchable,
-    position: jax.Array | int,
-    limits: Limits,
-  ) -> Float[Array, "B T D"]:
-    x = self.block(x, memory, position, limits)
-    return _run_window_blocks(self, x, position, limits)
-
-  def run_window_blocks(
-    self,
-    x: Float[Array, "B T D"],
-    position: jax.Array | int,
-    limits: Limits = Limits(),
-  ) -> Float[Array, "B T D"]:
-    """The group's window layers, from an empty cache."""
-    out, _ = run_blocks(
-      self.window_blocks,
-      x,
-      None,
-      position=position,
-      limits=limits,
-      remat=self.cfg.remat,
-    )
-    return out
-
-
-@jax.jit
-def _run_window_blocks(
-  group: HsaGroup, x: jax.Array, position: jax.Array | int, limits: Limits
-) -> jax.Array:
-  """Compiled as one: a memory on the host keeps the caller outside of jit,
-  where every `lax.scan` would be compiled again at each call.
-  """
-  return group.run_window_blocks(x, position, limits)
-
-
-def _per_memory_head(selection: Selection, count: int) -> Selection:
+def per_memory_head(selection: Selection, count: int) -> Selection:
   """A single retrieval head serves every memory head."""
   if selection.index.shape[2] == count:
     return selection

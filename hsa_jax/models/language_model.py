@@ -19,18 +19,16 @@ from hsa_jax.config import ModelConfig, Remat
 from hsa_jax.models.attention import (
   WindowBlock,
   build_blocks,
-  empty_cache,
+  empty_caches,
   run_blocks,
 )
 from hsa_jax.models.encoder import ChunkEncoder
-from hsa_jax.models.hsa import (
-  HsaBlock,
-  HsaGroup,
-  SequenceMemory,
-)
+from hsa_jax.models.group import HsaGroup
+from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.models.layers import RMSNorm, initializer, linear
 from hsa_jax.types import (
   ChunkBlock,
+  GroupCarry,
   Hidden,
   Limits,
   Logits,
@@ -119,7 +117,7 @@ class LanguageModel(nnx.Module):
       x = self._remat(self._read)(
         group.block, x, block, limits, self._noise(noise_key, i)
       )
-      x = group.run_window_blocks(x, 0, limits)
+      x = group.run_window_blocks(x, limits)
     return x
 
   def _read(
@@ -146,11 +144,15 @@ class LanguageModel(nnx.Module):
   def init_carry(self, batch: int) -> WindowCache:
     """The lower decoder's caches before the first token, stacked by layer."""
     count = self.lower_blocks.mlp_norm.scale.shape[0]
-    caches = [empty_cache(self.cfg, batch)] * count
-    return jax.tree.map(lambda *x: jnp.stack(x), *caches)
+    return empty_caches(self.cfg, batch, count)
 
   def lower(
-    self, tokens: Tokens, carry: WindowCache, *, position: int | jax.Array = 0
+    self,
+    tokens: Tokens,
+    carry: WindowCache,
+    *,
+    position: int | jax.Array = 0,
+    count: int | jax.Array | None = None,
   ) -> tuple[Hidden, WindowCache]:
     """The next stretch of the lower decoder, any number of tokens at a time.
 
@@ -159,14 +161,17 @@ class LanguageModel(nnx.Module):
       carry: from `init_carry` or the stretch before.
       position: absolute index of the first token; only absolute positions
         (`Position.ABSOLUTE_ROPE`) depend on it.
+      count: leading tokens that are real, the rest is filling; None: all.
 
     Returns:
-      Hidden states of the stretch and the carry after it.
+      Hidden states of the stretch and the carry after its real tokens.
     """
-    hidden, carry = run_blocks(
-      self.lower_blocks, self.embedding(tokens), carry, position=position
+    x = self.embedding(tokens)
+    hidden, after = run_blocks(
+      self.lower_blocks, x, carry, position=position, count=count
     )
-    return hidden, carry
+    assert after is not None, "caches in, caches out"
+    return hidden, after
 
   def encode(self, hidden: Float[Array, "B T D"]) -> ChunkBlock:
     """Landmarks, keys and values of the complete chunks of `hidden`.
@@ -192,23 +197,51 @@ class LanguageModel(nnx.Module):
     reach = (self.cfg.window_size - 1) * self.num_upper_window_layers
     return num_outputs + reach
 
-  def upper(
-    self, hidden: Hidden, memory: Searchable, position: int | jax.Array
-  ) -> Hidden:
-    """The upper decoder on a suffix, from the states of the lower one.
+  def init_upper_carry(self, batch: int) -> tuple[GroupCarry, ...]:
+    """What the upper decoder remembers before its first token."""
+    return tuple(group.init_carry(batch) for group in self.groups)
 
-    Window layers start from an empty cache, so only the last outputs are those
-    of the whole sequence; see `suffix_length`.
+  def num_reused(self, position: int, length: int) -> int:
+    """Leading tokens of a stretch that reuse the retrieval before it.
+
+    The first token of each block of `hsa.tokens_per_retrieval` retrieves.
+    """
+    return min(-position % self.cfg.hsa.tokens_per_retrieval, length)
+
+  def upper(
+    self,
+    hidden: Hidden,
+    memory: Searchable,
+    carry: tuple[GroupCarry, ...],
+    *,
+    position: int | jax.Array,
+    reuse: int = 0,
+    count: int | jax.Array | None = None,
+  ) -> tuple[Hidden, tuple[GroupCarry, ...]]:
+    """The next stretch of the upper decoder, from states of the lower one.
+
+    It may begin in the middle of a sequence with an empty carry: then only the
+    last outputs are those of the whole sequence; see `suffix_length`.
 
     Args:
       hidden: lower states of consecutive tokens.
-      memory: the chunks before them, on the device or elsewhere.
-      position: absolute index of the first token of `hidden`; a multiple of
-        `hsa.tokens_per_retrieval`.
+      memory: the chunks before them, on the device or elsewhere; may hold
+        later chunks as well, which no token sees.
+      carry: from `init_upper_carry` or the stretch before.
+      position: absolute index of the first token of `hidden`.
+      reuse: `num_reused(position, length)`, static.
+      count: leading tokens that are real, the rest is filling; None: all.
+
+    Returns:
+      The stream and the carry after its real tokens.
     """
-    for group in self.groups:
-      hidden = group(hidden, memory, position, Limits())
-    return hidden
+    after = []
+    for group, before in zip(self.groups, carry, strict=True):
+      hidden, one = group(
+        hidden, memory, before, position=position, reuse=reuse, count=count
+      )
+      after.append(one)
+    return hidden, tuple(after)
 
   def _noise(self, key: PRNGKey | None, group: int) -> PRNGKey | None:
     if key is None or self.cfg.hsa.selection_noise == "none":

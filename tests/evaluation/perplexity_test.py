@@ -79,6 +79,22 @@ def test_windows_equal_the_full_forward_pass(measured):
   assert total / 4500 == pytest.approx(result["score"])
 
 
+def test_long_windows_are_streamed_to_the_same_numbers(measured, monkeypatch):
+  session, results = measured
+  job, _ = results["by_position", 1500]
+  monkeypatch.setattr(perplexity, "MAX_FORWARD", 1000)
+  jobs = perplexity.jobs(session.settings, session.store.num_tokens("test"))
+  streamed = jobs[0]
+  assert (streamed.protocol, streamed.length) == ("full_sequence", 1500)
+  perplexity.run(session, streamed)
+  whole = session.results.finished(job.key)
+  for sample, line in session.results.finished(streamed.key).items():
+    for got, want in zip(
+      line["buckets"], whole[sample]["buckets"], strict=True
+    ):
+      assert got == pytest.approx(want, rel=1e-5)
+
+
 def test_units(measured):
   session, results = measured
   for _, result in results.values():

@@ -79,7 +79,9 @@ def encode(model, hidden):
 
 @jax.jit
 def upper(model, hidden, chunks, position):
-  return model.upper(hidden, SequenceMemory(chunks), position)
+  carry = model.init_upper_carry(hidden.shape[0])
+  memory = SequenceMemory(chunks)
+  return model.upper(hidden, memory, carry, position=position)[0]
 
 
 def assert_close(got, expected, tolerance: float = 1e-5) -> None:

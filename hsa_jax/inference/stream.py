@@ -1,4 +1,4 @@
-"""Streaming evaluation: long contexts at the cost of the lower decoder.
+"""Streaming: long contexts at the cost of the lower decoder.
 
 The chunk memory depends on the lower decoder only, and the upper decoder mixes
 tokens only through its sliding windows. So the context goes segment by segment
@@ -11,10 +11,8 @@ tokens alone: the last A outputs are exact. Compiled shapes, and with them
 device memory, do not depend on the length of the context.
 """
 
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +20,36 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.config import ModelConfig
+from hsa_jax.inference.prefetch import prefetch
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
 from hsa_jax.types import ChunkBlock
-
-T = TypeVar("T")
 
 SegmentSource = Callable[[int, int], Int[np.ndarray, "B T"]]
 """Tokens `start .. stop - 1` of every sequence of a batch."""
 
 
-class PrefillOut(NamedTuple):
-  """What one segment leaves behind.
+class Stretch(NamedTuple):
+  """What one call of a reader covers.
 
   Attributes:
-    carry: window caches of the lower decoder, for the next segment.
-    hidden: lower decoder's output.
-    block: chunks of the segment; None for a model without memory.
+    first: first token that is read.
+    start: first token whose state is wanted; those before it are its past.
+    stop: one beyond the last token.
+  """
+
+  first: int
+  start: int
+  stop: int
+
+
+class PrefillOut(NamedTuple):
+  """What one stretch leaves behind.
+
+  Attributes:
+    carry: window caches of the lower decoder after the last real token.
+    hidden: lower decoder's output from `start` on; beyond `stop`, filling.
+    block: chunks of `hidden`; None for a model without memory.
   """
 
   carry: Any
@@ -52,14 +63,42 @@ class Suffix(NamedTuple):
   Attributes:
     hidden: lower decoder's output for the last tokens.
     position: absolute index of the first of them.
+    carry: window caches of the lower decoder after the last token.
   """
 
   hidden: Float[np.ndarray, "B T D"]
   position: int
+  carry: Any
+
+
+class SegmentReader(Protocol):
+  """The lower decoder over a long sequence, some tokens at a time.
+
+  Attributes:
+    model: the language model.
+    batch: rows of a stretch.
+    chunk_size: stretches begin at multiples of it; 1 without memory.
+  """
+
+  model: LanguageModel
+  batch: int
+  chunk_size: int
+
+  def stretches(self, begin: int, length: int) -> Iterator[Stretch]:
+    """Calls that together cover the tokens `begin .. length - 1`."""
+    ...
+
+  def load(self, source: SegmentSource, stretch: Stretch) -> Any:
+    """The input of a call, padded to the program's shape."""
+    ...
+
+  def __call__(self, carry: Any, tokens: Any, stretch: Stretch) -> PrefillOut:
+    """Reads a stretch; `carry` is used up."""
+    ...
 
 
 class Prefill:
-  """The one compiled program that reads every segment.
+  """The one compiled program that reads every segment, one after the other.
 
   Attributes:
     model: the language model.
@@ -85,31 +124,49 @@ class Prefill:
     self.num_compilations = 0
     self._program = jax.jit(self._run, donate_argnums=1)
 
-  def __call__(
-    self, carry: Any, tokens: Int[np.ndarray, "B T"], position: int
-  ) -> PrefillOut:
-    """Reads one segment of shape [batch, segment]; `carry` is used up.
+  def stretches(self, begin: int, length: int) -> Iterator[Stretch]:
+    """Segments from `begin` on, the last one ragged."""
+    for start in range(begin, length, self.segment):
+      yield Stretch(start, start, min(start + self.segment, length))
 
-    `position` is the absolute index of the segment's first token.
-    """
+  def load(
+    self, source: SegmentSource, stretch: Stretch
+  ) -> Int[np.ndarray, "B T"]:
+    """Tokens of a segment, padded to [batch, segment]."""
+    tokens = source(stretch.first, stretch.stop)
+    return pad_tokens(tokens, self.batch, self.segment)
+
+  def __call__(
+    self, carry: Any, tokens: Int[np.ndarray, "B T"], stretch: Stretch
+  ) -> PrefillOut:
+    """Reads one segment of shape [batch, segment]; `carry` is used up."""
     if tokens.shape != (self.batch, self.segment):
       raise ValueError(
         f"tokens of shape {tokens.shape}: the program reads"
         f" {(self.batch, self.segment)}"
       )
-    return self._program(self.model, carry, tokens, np.int32(position))
+    position, count = stretch.start, stretch.stop - stretch.start
+    return self._program(
+      self.model, carry, tokens, np.int32(position), np.int32(count)
+    )
 
   def warm_up(self) -> None:
     """Compiles the program, so that no measurement includes it."""
     tokens = np.zeros((self.batch, self.segment), np.int32)
-    out = self(self.model.init_carry(self.batch), tokens, 0)
+    carry = self.model.init_carry(self.batch)
+    out = self(carry, tokens, Stretch(0, 0, self.segment))
     jax.block_until_ready(out.hidden)
 
   def _run(
-    self, model: LanguageModel, carry: Any, tokens: Array, position: Array
+    self,
+    model: LanguageModel,
+    carry: Any,
+    tokens: Array,
+    position: Array,
+    count: Array,
   ) -> PrefillOut:
     self.num_compilations += 1  # Python runs once per trace
-    hidden, carry = model.lower(tokens, carry, position=position)
+    hidden, carry = model.lower(tokens, carry, position=position, count=count)
     block = model.encode(hidden) if self.has_memory else None
     return PrefillOut(carry, hidden, block)
 
@@ -142,7 +199,7 @@ def first_token(cfg: ModelConfig, *, length: int, keep: int) -> int:
 
 
 def read_context(
-  prefill: Prefill,
+  prefill: SegmentReader,
   source: SegmentSource,
   memory: ChunkMemory,
   *,
@@ -153,7 +210,7 @@ def read_context(
   """Streams a batch of equally long sequences into `memory`.
 
   Args:
-    prefill: the compiled program.
+    prefill: reads the segments, one after the other or side by side.
     source: gives the tokens of a stretch; called in a background thread.
     memory: where complete chunks go; must be empty.
     length: tokens per sequence.
@@ -164,27 +221,50 @@ def read_context(
     The suffix on the host, and the memory that holds the chunks.
   """
   begin = first_token(prefill.model.cfg, length=length, keep=keep)
-  spans = [
-    (start, min(start + prefill.segment, length))
-    for start in range(begin, length, prefill.segment)
-  ]
-  carry = prefill.model.init_carry(prefill.batch)
+  carry: Any = prefill.model.init_carry(prefill.batch)
   tail: list[np.ndarray] = []
-  pending: tuple[int, int, PrefillOut] | None = None
-  segments = ((a, b, _padded(source(a, b), prefill)) for a, b in spans)
-  for start, stop, tokens in prefetch(segments):
-    out = prefill(carry, tokens, start)
+
+  def put_away(stretch: Stretch, out: PrefillOut) -> None:
+    nonlocal memory
+    start, stop = max(stretch.start, length - keep), stretch.stop
+    if start < stop:
+      hidden = np.asarray(out.hidden)
+      tail.append(hidden[:, start - stretch.start : stop - stretch.start])
+    memory = append_chunks(memory, out, stretch, prefill.chunk_size)
+    advance(stop - stretch.start)
+
+  pending: tuple[Stretch, PrefillOut] | None = None
+  for stretch, tokens in load_ahead(prefill, source, begin, length):
+    out = prefill(carry, tokens, stretch)
     carry = out.carry
     # The device works on this segment while the previous one is put away.
     if pending is not None:
-      memory = _put_away(pending, prefill, memory, tail, length - keep)
-      advance(pending[1] - pending[0])
-    pending = (start, stop, out)
+      put_away(*pending)
+    pending = (stretch, out._replace(carry=None))
   assert pending is not None, "a sequence has at least one token"
-  memory = _put_away(pending, prefill, memory, tail, length - keep)
-  advance(pending[1] - pending[0])
+  put_away(*pending)
   hidden = np.concatenate(tail, axis=1)
-  return Suffix(hidden, length - hidden.shape[1]), memory
+  return Suffix(hidden, length - hidden.shape[1], carry), memory
+
+
+def load_ahead(
+  prefill: SegmentReader, source: SegmentSource, begin: int, length: int
+) -> Iterator[tuple[Stretch, Any]]:
+  """Every stretch with its tokens, loaded in a background thread."""
+  stretches = prefill.stretches(begin, length)
+  return prefetch((s, prefill.load(source, s)) for s in stretches)
+
+
+def append_chunks(
+  memory: ChunkMemory, out: PrefillOut, stretch: Stretch, chunk_size: int
+) -> ChunkMemory:
+  """`memory` with the complete chunks of a stretch."""
+  if out.block is None:
+    return memory
+  block, complete = out.block, (stretch.stop - stretch.start) // chunk_size
+  if complete < block.landmarks.shape[1]:
+    block = ChunkBlock(*(np.asarray(x)[:, :complete] for x in block))  # type: ignore[arg-type]
+  return memory.append(block)
 
 
 def suffix_logits(
@@ -198,47 +278,13 @@ def suffix_logits(
     memory: all complete chunks of the context.
     num_logits: A; fewer are returned if the sequence is shorter.
   """
-  hidden = model.upper(jnp.asarray(suffix.hidden), memory, suffix.position)
+  hidden, _ = model.upper(
+    jnp.asarray(suffix.hidden),
+    memory,
+    model.init_upper_carry(suffix.hidden.shape[0]),
+    position=suffix.position,
+  )
   return _head(model, hidden[:, -num_logits:])
-
-
-def prefetch(items: Iterable[T], *, depth: int = 2) -> Iterator[T]:
-  """Yields `items`, made ahead in a background thread.
-
-  An exception of the producer is raised in the consumer; a consumer that
-  stops early ends the thread.
-  """
-  ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-  stop = threading.Event()
-
-  def put(kind: str, value: Any) -> bool:
-    while not stop.is_set():
-      try:
-        ready.put((kind, value), timeout=0.1)
-        return True
-      except queue.Full:
-        continue
-    return False
-
-  def produce() -> None:
-    try:
-      for item in items:
-        if not put("item", item):
-          return
-      put("end", None)
-    except BaseException as error:  # handed over, raised by the consumer
-      put("error", error)
-
-  thread = threading.Thread(target=produce, daemon=True)
-  thread.start()
-  try:
-    while (got := ready.get())[0] == "item":
-      yield got[1]
-    if got[0] == "error":
-      raise got[1]
-  finally:
-    stop.set()
-    thread.join()
 
 
 def _stride(cfg: ModelConfig) -> int:
@@ -250,32 +296,9 @@ def _head(model: LanguageModel, hidden: Array) -> Array:
   return model.head(hidden)
 
 
-def _padded(
-  tokens: Int[np.ndarray, "B T"], prefill: Prefill
+def pad_tokens(
+  tokens: Int[np.ndarray, "B T"], batch: int, length: int
 ) -> Int[np.ndarray, "B T"]:
-  """Rows and tokens up to the program's shape; the filling is never read."""
-  rows = prefill.batch - tokens.shape[0]
-  columns = prefill.segment - tokens.shape[1]
-  padded = np.pad(np.asarray(tokens, np.int32), ((0, rows), (0, columns)))
-  return padded
-
-
-def _put_away(
-  done: tuple[int, int, PrefillOut],
-  prefill: Prefill,
-  memory: ChunkMemory,
-  tail: list[np.ndarray],
-  tail_start: int,
-) -> ChunkMemory:
-  """Appends the segment's complete chunks; keeps hidden states of the tail."""
-  start, stop, out = done
-  if stop > tail_start:
-    skip = max(tail_start - start, 0)
-    tail.append(np.asarray(out.hidden)[:, skip : stop - start])
-  if out.block is None:
-    return memory
-  complete = (stop - start) // prefill.chunk_size
-  block = out.block
-  if complete < block.landmarks.shape[1]:
-    block = ChunkBlock(*(np.asarray(x)[:, :complete] for x in block))  # type: ignore[arg-type]
-  return memory.append(block)
+  """Rows and tokens up to a program's shape; the filling is never read."""
+  missing = ((0, batch - tokens.shape[0]), (0, length - tokens.shape[1]))
+  return np.pad(np.asarray(tokens, np.int32), missing)

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from hsa_jax.evaluation import stream
+from hsa_jax.inference import stream
 from hsa_jax.memory import DeviceMemory, HostMemory
-
-from .helpers import build_model, model_config, random_tokens
+from tests.evaluation.helpers import build_model, model_config, random_tokens
 
 CASES = {
   "two_groups": model_config(num_groups=2, block_window=True),
@@ -84,7 +83,9 @@ def test_one_token_fewer_in_the_suffix_is_not_exact(full):
   suffix, memory = stream.read_context(
     prefill, lambda a, b: tokens[:, a:b], HostMemory(32), length=41, keep=keep
   )
-  short = stream.Suffix(suffix.hidden[:, 1:], suffix.position + 1)
+  short = suffix._replace(
+    hidden=suffix.hidden[:, 1:], position=suffix.position + 1
+  )
   exact = stream.suffix_logits(model, suffix, memory, num_logits=1)
   cut = stream.suffix_logits(model, short, memory, num_logits=1)
   want = full(model, tokens)[:, -1:]
@@ -136,7 +137,7 @@ def test_segment_must_hold_whole_chunks():
     stream.Prefill(build_model(), batch=1, segment=6)
   prefill = stream.Prefill(build_model(), batch=1, segment=8)
   with pytest.raises(ValueError, match="reads"):
-    prefill(None, np.zeros((1, 4), np.int32), 0)
+    prefill(None, np.zeros((1, 4), np.int32), stream.Stretch(0, 0, 4))
 
 
 def test_prefetch_keeps_order_and_hands_over_errors():

@@ -1,0 +1,35 @@
+"""A model over sequences of any length: prefill, whole sequences, decoding."""
+
+from hsa_jax.inference.decode import Decoder, prefill_decoder
+from hsa_jax.inference.generate import generate
+from hsa_jax.inference.halo import HaloPrefill, halo_length
+from hsa_jax.inference.sampling import Sampling
+from hsa_jax.inference.sequence import read_sequence
+from hsa_jax.inference.stream import (
+  Prefill,
+  SegmentReader,
+  Suffix,
+  first_token,
+  read_context,
+  receptive_field,
+  suffix_logits,
+  tail_length,
+)
+
+__all__ = [
+  "Decoder",
+  "HaloPrefill",
+  "Prefill",
+  "Sampling",
+  "SegmentReader",
+  "Suffix",
+  "first_token",
+  "generate",
+  "halo_length",
+  "prefill_decoder",
+  "read_context",
+  "read_sequence",
+  "receptive_field",
+  "suffix_logits",
+  "tail_length",
+]
