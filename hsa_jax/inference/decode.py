@@ -157,7 +157,7 @@ _step = jit_of_module(decode_step, static_argnames=("reuse",))
 def is_value(memory: ChunkMemory) -> bool:
   """Whether the memory is arrays on the device, fit for `jax.jit`."""
   leaves = jax.tree.leaves(memory)
-  return all(isinstance(leaf, jax.Array) for leaf in leaves)
+  return all(isinstance(leaf, jax.Array | int) for leaf in leaves)
 
 
 @jit_of_module

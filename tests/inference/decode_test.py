@@ -1,19 +1,13 @@
 """Decoding token by token equals the full forward pass on the longer text."""
 
 import functools
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hsa_jax.inference import Prefill, decode, generate, prefill_decoder
-from hsa_jax.memory import HostMemory
-from hsa_jax.memory.protocol import MemoryBytes
-from hsa_jax.ops.read import read_chunks
-from hsa_jax.ops.select import select_chunks
-from hsa_jax.types import ChunkBlock
+from hsa_jax.memory import DeviceMemory, HostMemory
 from tests.evaluation.helpers import build_model, model_config, random_tokens
 
 CHUNK = 4
@@ -31,39 +25,6 @@ CASES = {
 }
 
 
-class RoomyMemory(NamedTuple):
-  """Preallocated device arrays: a memory that never changes its shape."""
-
-  block: ChunkBlock
-  count: jax.Array
-
-  @classmethod
-  def of(cls, memory: HostMemory, room: int) -> "RoomyMemory":
-    """The chunks of a memory on the host, with space for more."""
-    arrays = ChunkBlock(*(x[:, :room] for x in memory._arrays))
-    return cls(jax.tree.map(jnp.array, arrays), jnp.int32(memory.num_chunks))
-
-  def append(self, block):
-    def put(held, new):
-      return jax.lax.dynamic_update_slice_in_dim(held, new, self.count, 1)
-
-    held = jax.tree.map(put, self.block, block)
-    return RoomyMemory(held, self.count + block.landmarks.shape[1])
-
-  def search(self, query, *, num_visible, top_k):
-    visible = jnp.minimum(num_visible, self.count)
-    return select_chunks(
-      query, self.block.landmarks, num_visible=visible, top_k=top_k
-    )
-
-  def read(self, query, selection, weights, *, sink):
-    keys, values = self.block.keys, self.block.values
-    return read_chunks(query, keys, values, selection, weights, sink=sink)
-
-  def nbytes(self):
-    return MemoryBytes(sum(x.nbytes for x in self.block), 0, 0)
-
-
 @jax.jit
 def forward(model, tokens):
   return model(tokens)
@@ -74,12 +35,12 @@ def prefill_of(name: str) -> Prefill:
   return Prefill(build_model(CASES[name]), batch=BATCH, segment=12)
 
 
-def start(prefill, prompt):
+def start(prefill, prompt, make_memory=HostMemory):
   """A decoder that has read `prompt`, with room for all tests."""
   return prefill_decoder(
     prefill,
     lambda a, b: prompt[:, a:b],
-    HostMemory((LONGEST + NEW) // CHUNK + 1),
+    make_memory((LONGEST + NEW) // CHUNK + 1),
     length=prompt.shape[1],
   )
 
@@ -130,9 +91,8 @@ def test_decoding_equals_the_full_forward_pass(name):
 
 def test_a_memory_on_the_device_is_one_compiled_step():
   prefill, prompt = prefill_of("blocks_of_queries"), random_tokens((BATCH, 23))
-  decoder = start(prefill, prompt)
-  assert not decode.is_value(decoder.memory)
-  decoder.memory = RoomyMemory.of(decoder.memory, (23 + NEW) // CHUNK)
+  assert not decode.is_value(HostMemory(1))
+  decoder = start(prefill, prompt, DeviceMemory)
   assert decode.is_value(decoder.memory)
   before = num_compiled(decode._step)
   assert_continues(prefill.model, prompt, *run(decoder))
