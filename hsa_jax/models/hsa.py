@@ -88,6 +88,7 @@ class SequenceMemory(NamedTuple):
       selection,
       weights,
       sink=sink,
+      causal=True,
       implementation=self.implementation,
     )
 
