@@ -95,7 +95,7 @@ quickstart-store-control: $(STAMP)
 # --- development -------------------------------------------------------------
 
 test: $(STAMP)  ## Runs the tests (under 10 minutes on 2 cores).
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n logical
 
 test-slow: $(STAMP)  ## Runs the slow tests too: learning, many devices.
 	$(RUN) -m pytest -m ''

@@ -35,7 +35,7 @@ from absl import flags, logging
 
 from hsa_jax import parallel
 from hsa_jax.cli import config_flag
-from hsa_jax.config import Config, ConfigError, validate
+from hsa_jax.config import Config, ConfigError, fits_devices, validate
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.pipeline import question_lengths
 from hsa_jax.data.tokenizer import load_tokenizer
@@ -132,17 +132,8 @@ def start_jax(cfg: Config) -> None:
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
   parallel.enable_compilation_cache()
   if not parallel.initialize_distributed():
-    parallel.prepare_host(lambda count: fits(cfg, count))
+    parallel.prepare_host(lambda count: fits_devices(cfg, count))
   validate(cfg, num_devices=jax.device_count())
-
-
-def fits(cfg: Config, num_devices: int) -> bool:
-  """Whether mesh and batches of a run divide over that many devices."""
-  try:
-    validate(cfg, num_devices=num_devices)
-  except ConfigError:
-    return False
-  return True
 
 
 if __name__ == "__main__":

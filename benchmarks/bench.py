@@ -25,12 +25,19 @@ import numpy as np
 from flax import nnx
 
 from hsa_jax.cli.evaluate import DEFAULT_SEGMENT
-from hsa_jax.config import Config, StageConfig, config_hash, from_dict, validate
+from hsa_jax.config import (
+  Config,
+  StageConfig,
+  config_hash,
+  fits_devices,
+  from_dict,
+  validate,
+)
 from hsa_jax.data.pipeline import Batch
 from hsa_jax.inference import stream
 from hsa_jax.memory import HostMemory
 from hsa_jax.models import LanguageModel, flops
-from hsa_jax.parallel import make_mesh, place_batch
+from hsa_jax.parallel import make_mesh, place_batch, prepare_host
 from hsa_jax.training.optimizer import make_optimizer
 from hsa_jax.training.state import abstract_state, init_state
 from hsa_jax.training.step import make_train_step
@@ -54,6 +61,7 @@ def main() -> None:
   """Measures, prints, writes."""
   flags = read_flags()
   cfg = read_config(flags.config)
+  prepare_host(lambda count: fits_devices(cfg, count))  # as train.py does
   report = {
     "config": pathlib.Path(flags.config).stem,
     "config_hash": config_hash(cfg),

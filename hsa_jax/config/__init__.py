@@ -34,7 +34,7 @@ from hsa_jax.config.fields import (
   Weighting,
   WindowOverlap,
 )
-from hsa_jax.config.rules import validate
+from hsa_jax.config.rules import fits_devices, validate
 
 __all__ = [
   "Config",
@@ -62,6 +62,7 @@ __all__ = [
   "WindowOverlap",
   "config_hash",
   "differences",
+  "fits_devices",
   "from_dict",
   "from_json",
   "to_config_dict",

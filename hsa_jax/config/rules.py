@@ -54,6 +54,11 @@ def validate(
     raise ConfigError(problems, where)
 
 
+def fits_devices(cfg: Config, num_devices: int) -> bool:
+  """Whether the mesh and the batches of a run divide over so many devices."""
+  return not any(_mesh(cfg, num_devices))
+
+
 def _positive(cfg: Config) -> Iterator[str]:
   m, h, t, o = cfg.model, cfg.model.hsa, cfg.train, cfg.optimizer
   at_least_one = {

@@ -27,12 +27,16 @@ from hsa_jax.types import (
 
 
 class SequenceMemory(NamedTuple):
-  """The chunks of the sequence at hand: what training reads from."""
+  """The chunks of the sequence at hand: what training reads from.
+
+  `aligned` promises that query t is token t, as in training.
+  """
 
   block: ChunkBlock
   implementation: str = "auto"
   limit: jax.Array | None = None  # slots in use, by the schedule of K
   noise_key: PRNGKey | None = None
+  aligned: bool = False
 
   def search(
     self, query: jax.Array, *, num_visible: jax.Array, top_k: int
@@ -63,6 +67,7 @@ class SequenceMemory(NamedTuple):
       selection,
       weights,
       sink=sink,
+      causal=self.aligned,
       implementation=self.implementation,
     )
 

@@ -130,7 +130,11 @@ class LanguageModel(nnx.Module):
   ) -> Hidden:
     """One group's read of the sequence's own chunks."""
     memory = SequenceMemory(
-      chunks, self.cfg.hsa.implementation, limits.top_k, noise_key
+      chunks,
+      self.cfg.hsa.implementation,
+      limits.top_k,
+      noise_key,
+      aligned=True,
     )
     return block(x, memory, 0, limits)
 

@@ -26,6 +26,9 @@ from hsa_jax.types import Selection
 IMPLEMENTATIONS = ("reference", "dense", "gather")
 # Queries per tile of `gather`: bounds the gathered keys and values.
 GATHER_TILE = 512
+# Tiles of queries that `dense` cuts a causal read into: more save little, and
+# each is compiled.
+DENSE_MAX_TILES, DENSE_MIN_TILE = 8, 128
 # `dense` computes C/K times the useful logits, in larger and fewer products.
 DENSE_MAX_RATIO = {"cpu": 8, "gpu": 16, "tpu": 32}
 
@@ -47,6 +50,7 @@ def read_chunks(
   weights: Float[Array, "B T G K"] | None,
   *,
   sink: int = 0,
+  causal: bool = False,
   implementation: str = "auto",
 ) -> Float[Array, "B T N H"]:
   """Reads the selected chunks; see the module's equation.
@@ -60,6 +64,9 @@ def read_chunks(
       its attention mass per query head (NSA), which equals one flat softmax
       over all selected tokens.
     sink: 0 or 1, added to each chunk's softmax denominator.
+    causal: promises that query t is token t of the sequence that the chunks are
+      cut from, and selects only chunks that ended before it: `dense` then
+      leaves out what no token of a tile can see.
     implementation: auto | reference | dense | gather.
 
   Returns:
@@ -76,7 +83,7 @@ def read_chunks(
     )
   functions = {
     "reference": reference.read_chunks,
-    "dense": _read_dense,
+    "dense": _read_dense_causal if causal else _read_dense,
     "gather": _read_gather,
   }
   if implementation not in functions:
@@ -159,6 +166,37 @@ def _mass_weights(
   share = jnp.where(valid, jnp.exp(above), 0.0)
   total = jnp.sum(share, axis=-1, keepdims=True)
   return share / jnp.where(total > 0, total, 1.0)
+
+
+def _read_dense_causal(
+  query: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
+  selection: Selection,
+  weights: jax.Array | None,
+  *,
+  sink: int,
+) -> jax.Array:
+  """`_read_dense` per tile of queries, on the chunks before its last one."""
+  length, (num_chunks, chunk_size) = query.shape[1], keys.shape[1:3]
+  tile = max(-(-length // DENSE_MAX_TILES), DENSE_MIN_TILE)
+  parts = []
+  for start in range(0, length, tile):
+    rows = slice(start, min(start + tile, length))
+    seen = min((rows.stop - 1) // chunk_size, num_chunks)
+    own = (query, selection, weights)
+    tile_query, chosen, share = jax.tree.map(
+      lambda x, rows=rows: x[:, rows], own
+    )
+    if seen == 0:
+      parts.append(jnp.zeros_like(tile_query))
+      continue
+    parts.append(
+      _read_dense(
+        tile_query, keys[:, :seen], values[:, :seen], chosen, share, sink=sink
+      )
+    )
+  return jnp.concatenate(parts, axis=1)
 
 
 def _read_dense(

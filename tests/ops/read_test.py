@@ -93,6 +93,42 @@ def test_gather_tiles_equal_one_tile(monkeypatch):
   np.testing.assert_allclose(run(case, "gather"), whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [2, 11, 12, 13])
+def test_causal_tiles_equal_one_tile(monkeypatch, length):
+  monkeypatch.setattr(read, "DENSE_MIN_TILE", 4)
+  case = read_case(length=length, chunk_size=3, chunks=4)
+  ends = 3 * case.selection.index + 2
+  seen = case.selection.valid & (ends < jnp.arange(length)[None, :, None, None])
+  index = jnp.where(seen, case.selection.index, 0)
+  selection = case.selection._replace(index=index, valid=seen)
+  weights = jnp.where(seen, case.weights, 0.0)
+  assert length < 4 or bool(seen.any())
+
+  def loss(arrays, causal, weighted):
+    query, keys, values, share = arrays
+    out = read.read_chunks(
+      query,
+      keys,
+      values,
+      selection,
+      share if weighted else None,
+      causal=causal,
+      implementation="dense",
+    )
+    return jnp.sum(jnp.sin(out)), out
+
+  arrays = (case.query, case.keys, case.values, weights)
+  for weighted in (True, False):
+    run = jax.value_and_grad(loss, has_aux=True)
+    (_, tiled), gradient = run(arrays, True, weighted)
+    (_, whole), expected = run(arrays, False, weighted)
+    np.testing.assert_allclose(tiled, whole, atol=1e-6)
+    for a, b in zip(gradient[:3], expected[:3], strict=True):
+      np.testing.assert_allclose(a, b, atol=1e-6)
+    a, b = (jnp.where(seen, g[3], 0.0) for g in (gradient, expected))
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 @pytest.mark.parametrize("implementation", ["reference", *FAST])
 def test_closed_form_gradients(implementation):
   """dw = <dO, Obar>; dV = w P^T dO, written out for one token and head."""
