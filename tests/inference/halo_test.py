@@ -27,6 +27,18 @@ CASES = {
 }
 
 
+class KeptBlocks(HostMemory):
+  """Remembers what was appended."""
+
+  def __init__(self, capacity):
+    super().__init__(capacity)
+    self.blocks = []
+
+  def append(self, block):
+    self.blocks.append([np.asarray(x) for x in block])
+    return super().append(block)
+
+
 @functools.cache
 def prefill_of(name: str) -> Prefill:
   """Carried caches: what the answers are compared with."""
@@ -39,15 +51,11 @@ def read(prefill, tokens, keep=30):
   suffix, memory = read_context(
     prefill,
     lambda a, b: tokens[:, a:b],
-    HostMemory(length // 4),
+    KeptBlocks(length // 4),
     length=length,
     keep=min(keep, length),
   )
-  chunks = (
-    []
-    if memory._arrays is None
-    else [x[:, : memory.num_chunks] for x in memory._arrays]
-  )
+  chunks = [np.concatenate(x, axis=1) for x in zip(*memory.blocks, strict=True)]
   carry = suffix.carry
   # Empty slots of a young cache are never read.
   young = carry.keys.shape[2] - int(carry.length[0])
