@@ -181,7 +181,7 @@ def measure_training(
     "step_s": seconds,
     "tokens_per_s": tokens / seconds,
     "useful_flops_per_s": per_token * tokens / seconds,
-    "temp_bytes": program.memory_analysis().temp_size_in_bytes,
+    "temp_bytes": analysis_of(program).temp_size_in_bytes,
   }
 
 
@@ -267,13 +267,23 @@ def program_bytes(model: LanguageModel, flags: argparse.Namespace) -> int:
   carry = model.init_carry(flags.batch)
   program = jax.jit(prefill._run, donate_argnums=1)
   lowered = program.lower(model, carry, tokens, 0, flags.segment)
-  analysis = lowered.compile().memory_analysis()
+  analysis = analysis_of(lowered.compile())
   return (
     analysis.argument_size_in_bytes
     + analysis.output_size_in_bytes
     + analysis.temp_size_in_bytes
     - analysis.alias_size_in_bytes
   )
+
+
+def analysis_of(program: Any) -> Any:
+  """The compiler's account of a program's memory."""
+  analysis = program.memory_analysis()
+  if analysis is None:
+    sys.exit(
+      "error: this backend does not tell how much memory a program takes"
+    )
+  return analysis
 
 
 def write(report: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:

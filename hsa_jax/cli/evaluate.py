@@ -55,6 +55,8 @@ from hsa_jax.evaluation import (
 from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import check_writable
+from hsa_jax.evaluation.room import plan_room
+from hsa_jax.memory import Home, MemoryHomeError, Plan
 from hsa_jax.training.checkpoint import (
   CheckpointError,
   CheckpointMeta,
@@ -70,6 +72,7 @@ INPUT_ERRORS = (
   CheckpointError,
   ConfigError,
   DataError,
+  MemoryHomeError,
 )
 DEFAULT_SEGMENT = 4096  # tokens; what two CPU cores keep in their caches
 
@@ -118,6 +121,7 @@ def evaluate(arguments: Arguments) -> pathlib.Path:
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
   subject = find_subject(arguments)
   check_writable(arguments.workdir)
+  print(_plan(arguments, subject), file=sys.stderr)
   parallel.enable_compilation_cache()
   session = _open_session(arguments, subject)
   jobs = _jobs(arguments, subject)
@@ -128,6 +132,13 @@ def evaluate(arguments: Arguments) -> pathlib.Path:
   report = write_report(arguments.workdir)
   print(f"report: {report}")
   return report
+
+
+def _plan(arguments: Arguments, subject: Subject) -> Plan:
+  """What the longest context takes, before anything is computed."""
+  settings = arguments.settings
+  folder = pathlib.Path(arguments.workdir)
+  return plan_room(settings, subject.cfg.model, max(settings.lengths), folder)
 
 
 def compare(values: argparse.Namespace) -> int:
@@ -163,6 +174,8 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
   kinds = [str(kind) for kind in Haystack]
   haystacks = read(lambda: _names("--haystack", values.haystack, kinds), ())
   needles = [str(kind) for kind in Needle]
+  homes = [str(home) for home in Home if home is not Home.SHARDED]
+  memory = read(lambda: _names("--memory", values.memory, homes)[0], "host")
   needle = read(lambda: _names("--needle", values.needle, needles)[0], "digits")
   for flag in ("segment", "batch"):
     if vars(values)[flag] < 1:
@@ -177,6 +190,7 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     segment=values.segment,
     batch=values.batch,
     seed=values.seed,
+    memory=Home(memory),
   )
   if problems:
     raise FlagError(problems)
@@ -310,6 +324,11 @@ def _parser() -> Parser:
   )
   add("--batch", type=int, default=1, help="sequences read at the same time")
   add("--seed", type=int, default=0, help="of the samples")
+  add(
+    "--memory",
+    default="host",
+    help="where chunks live: host (RAM), disk (in --workdir), device, auto",
+  )
   add("--report", nargs="+", metavar="DIR", help="compare results folders")
   add("--out", help="where a comparison goes")
   return parser

@@ -18,6 +18,7 @@ from hsa_jax.data import tasks
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation import scores
 from hsa_jax.evaluation.lengths import FlagError, format_length, samples_at
+from hsa_jax.evaluation.room import Room
 from hsa_jax.evaluation.session import (
   Clock,
   Job,
@@ -32,7 +33,7 @@ from hsa_jax.inference.stream import (
   suffix_logits,
   tail_length,
 )
-from hsa_jax.memory import HostMemory, MemoryBytes, RecordingMemory
+from hsa_jax.memory import ChunkMemory, MemoryBytes, RecordingMemory
 from hsa_jax.types import Selection
 
 SUITE = "hsa_ruler"
@@ -113,27 +114,25 @@ def jobs(settings: Settings) -> list[Job]:
 
 def run(session: Session, job: Job) -> dict[str, Any]:
   """Measures one job; returns its result line."""
-  bench = _Bench(session, job)
-  return run_job(
-    session,
-    job,
-    run_batch=bench.run,
-    summarise=summarise,
-    batch=session.settings.batch,
-  )
+  with Room(session, job.length) as room:
+    return run_job(
+      session,
+      job,
+      run_batch=_Bench(session, job, room).run,
+      summarise=summarise,
+      batch=session.settings.batch,
+    )
 
 
 class _Bench:
-  """One job's templates, haystacks, and the host memory its batches reuse."""
+  """One job's templates, haystacks, and the room its batches share."""
 
-  def __init__(self, session: Session, job: Job):
+  def __init__(self, session: Session, job: Job, room: Room):
     self.source = _source(session.settings, Haystack(job.haystack))
     self.task = tasks.NiahTask(self.source, session.tokenizer)
     text = session.store.split("test")
     self.haystacks = tasks.make_haystacks(text, session.tokenizer)
-    prefill = session.prefill
-    chunks = job.length // prefill.chunk_size if prefill.has_memory else 0
-    self.memory = HostMemory(chunks)
+    self.room = room
 
   def run(
     self, session: Session, job: Job, numbers: Sequence[int]
@@ -151,7 +150,9 @@ class _Bench:
       )
       for number in numbers
     ]
-    outcomes, cost = run_batch(session, recipes, self.haystacks, self.memory)
+    outcomes, cost = run_batch(
+      session, recipes, self.haystacks, self.room.emptied()
+    )
     for number, recipe, outcome in zip(numbers, recipes, outcomes, strict=True):
       line = _line(session, recipe, outcome, self.haystacks)
       yield {"sample": number, **line, **_cost_fields(cost, len(recipes))}
@@ -161,7 +162,7 @@ def run_batch(
   session: Session,
   recipes: Sequence[tasks.NiahRecipe],
   haystacks: tasks.Haystacks,
-  memory: HostMemory,
+  memory: ChunkMemory,
 ) -> tuple[list[Outcome], Cost]:
   """Streams equally long samples through the model.
 
@@ -169,7 +170,7 @@ def run_batch(
     session: model and settings.
     recipes: at most `settings.batch` samples of one length.
     haystacks: rings they are cut from.
-    memory: room for the chunks; what it held is forgotten.
+    memory: empty, with room for the chunks.
   """
   model, prefill, length = session.model, session.prefill, recipes[0].length
   answers = [find_answer(recipe) for recipe in recipes]
@@ -181,7 +182,6 @@ def run_batch(
     rows = [tasks.segment(r, haystacks, start, stop) for r in recipes]
     return np.stack(rows)
 
-  memory.clear()
   recorder = RecordingMemory(memory)
   clock = Clock()
   suffix, _ = read_context(
@@ -198,7 +198,7 @@ def run_batch(
   best = np.argmax(np.asarray(logits), axis=-1)
   begin = first_token(model.cfg, length=length, keep=keep)
   cost = Cost(
-    prefill_s, clock.lap(), length - begin, memory.nbytes(), device_bytes
+    prefill_s, clock.lap(), length - begin, recorder.nbytes(), device_bytes
   )
   offset = length - best.shape[1]
   outcomes = [
@@ -293,6 +293,7 @@ def summarise(
     "peak_rss_bytes": max(row["peak_rss_bytes"] for row in rows),
     "device_bytes": max(row["device_bytes"] for row in rows),
     "host_bytes": max(row["host_bytes"] for row in rows),
+    "disk_bytes": max(row["disk_bytes"] for row in rows),
   }
 
 
@@ -363,4 +364,5 @@ def _cost_fields(cost: Cost, rows: int) -> dict[str, Any]:
     "peak_rss_bytes": footprint().peak_rss_bytes,
     "device_bytes": cost.device_bytes,
     "host_bytes": cost.memory.host,
+    "disk_bytes": cost.memory.disk,
   }

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int
 from hsa_jax.data.rng import EVAL, make_rng
 from hsa_jax.evaluation import scores
 from hsa_jax.evaluation.lengths import format_length, samples_at
+from hsa_jax.evaluation.room import Room
 from hsa_jax.evaluation.session import (
   Clock,
   Job,
@@ -42,7 +43,7 @@ from hsa_jax.inference import (
   tail_length,
 )
 from hsa_jax.inference.stream import pad_tokens
-from hsa_jax.memory import HostMemory
+from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
 from hsa_jax.ops.loss import cross_entropy
 
@@ -86,16 +87,17 @@ def jobs(settings: Settings, split_length: int) -> list[Job]:
 
 def run(session: Session, job: Job) -> dict[str, Any]:
   """Measures one job; returns its result line."""
-  if job.protocol == FULL_FORWARD:
-    step: Any = _run_windows
-  else:
-    chunk = session.prefill.chunk_size
-    room = job.length // chunk if session.prefill.has_memory else 0
-    whole = job.protocol == FULL_SEQUENCE
-    stream = _run_sequences if whole else _run_contexts
-    step = functools.partial(stream, HostMemory(room))
   batch = session.settings.batch
-  return run_job(session, job, run_batch=step, summarise=summarise, batch=batch)
+  with Room(session, job.length) as room:
+    if job.protocol == FULL_FORWARD:
+      step: Any = _run_windows
+    elif job.protocol == FULL_SEQUENCE:
+      step = functools.partial(_run_sequences, room)
+    else:
+      step = functools.partial(_run_contexts, room)
+    return run_job(
+      session, job, run_batch=step, summarise=summarise, batch=batch
+    )
 
 
 def summarise(
@@ -123,6 +125,7 @@ def summarise(
     "peak_rss_bytes": max(row["peak_rss_bytes"] for row in rows),
     "device_bytes": max(row["device_bytes"] for row in rows),
     "host_bytes": max(row["host_bytes"] for row in rows),
+    "disk_bytes": max(row["disk_bytes"] for row in rows),
   }
 
 
@@ -188,12 +191,13 @@ def _run_windows(
       "tokens_read": job.length,
       "seconds": seconds,
       "host_bytes": 0,
+      "disk_bytes": 0,
       **footprint()._asdict(),
     }
 
 
 def _run_sequences(
-  memory: HostMemory, session: Session, job: Job, numbers: Sequence[int]
+  room: Room, session: Session, job: Job, numbers: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
   """The same windows at any length, at the device memory of a segment."""
   tokens, model = session.store.split("test"), session.model
@@ -202,7 +206,7 @@ def _run_sequences(
   def source(start: int, stop: int) -> np.ndarray:
     return np.stack([ring(tokens, b + start, stop - start) for b in begins])
 
-  memory.clear()
+  memory = room.emptied()
   clock, parts = Clock(), []
   for part in read_sequence(session.prefill, source, memory, length=job.length):
     targets = source(part.start + 1, part.stop + 1)
@@ -219,13 +223,13 @@ def _run_sequences(
       "buckets": position_buckets(row),
       "tokens_read": job.length,
       "seconds": seconds,
-      "host_bytes": memory.nbytes().host,
+      **_bytes_fields(memory),
       **footprint()._asdict(),
     }
 
 
 def _run_contexts(
-  memory: HostMemory, session: Session, job: Job, numbers: Sequence[int]
+  room: Room, session: Session, job: Job, numbers: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
   """Streams contexts that end with the same targets at every length."""
   model, length = session.model, job.length
@@ -237,7 +241,7 @@ def _run_contexts(
   def source(start: int, stop: int) -> np.ndarray:
     return np.stack([ring(tokens, b + start, stop - start) for b in begins])
 
-  memory.clear()
+  memory = room.emptied()
   clock = Clock()
   suffix, full = read_context(
     session.prefill,
@@ -260,9 +264,14 @@ def _run_contexts(
       "buckets": [],
       "tokens_read": read,
       "seconds": seconds,
-      "host_bytes": memory.nbytes().host,
+      **_bytes_fields(full),
       **footprint()._asdict(),
     }
+
+
+def _bytes_fields(memory: ChunkMemory) -> dict[str, int]:
+  held = memory.nbytes()
+  return {"host_bytes": held.host, "disk_bytes": held.disk}
 
 
 def _target_end(session: Session, job: Job, sample: int) -> int:

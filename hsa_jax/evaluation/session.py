@@ -17,6 +17,7 @@ from hsa_jax.evaluation.lengths import SampleCount, format_length
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import ResultStore
 from hsa_jax.inference.stream import Prefill
+from hsa_jax.memory import Home
 from hsa_jax.models import LanguageModel
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class Settings:
     segment: tokens per call of the prefill program.
     batch: sequences read at the same time.
     seed: of all evaluation samples.
+    memory: where chunks live; every home gives the same answers.
   """
 
   lengths: tuple[int, ...]
@@ -43,6 +45,7 @@ class Settings:
   segment: int = 4096
   batch: int = 1
   seed: int = 0
+  memory: Home = Home.HOST
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ CHECKPOINT = "--checkpoint=/no/such/run"
     ([CHECKPOINT, "--suites=hsa_rular"], "did you mean 'hsa_ruler'?"),
     ([CHECKPOINT, "--tasks=niah"], "did you mean 's_niah'?"),
     ([CHECKPOINT, "--haystack=essay"], "not one of text, noise"),
+    ([CHECKPOINT, "--memory=dsk"], "did you mean 'disk'"),
     ([CHECKPOINT, "--needle=words"], "not one of digits, ids"),
     ([CHECKPOINT, "--segment=0"], "--segment=0: must be at least 1"),
     ([CHECKPOINT, "--batch=-1"], "--batch=-1: must be at least 1"),

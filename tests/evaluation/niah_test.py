@@ -10,7 +10,8 @@ import pytest
 from hsa_jax.config import Haystack
 from hsa_jax.data import tasks
 from hsa_jax.evaluation import FlagError, niah
-from hsa_jax.evaluation.results import read_lines
+from hsa_jax.evaluation.results import ResultStore, read_lines
+from hsa_jax.memory import Home
 from hsa_jax.types import Selection
 
 from .helpers import make_session, model_config
@@ -54,6 +55,26 @@ def test_predictions_equal_the_full_forward_pass(measured):
     assert line["gold_ids"] == tokens[where].tolist()
     assert line["gold"].isdecimal() and len(line["gold"]) == 8
     assert sample / 3 <= line["depth"] <= (sample + 1) / 3 + 0.02
+
+
+@pytest.mark.parametrize("home", [Home.DEVICE, Home.DISK])
+def test_every_home_gives_the_same_predictions(measured, tmp_path, home):
+  session, job, _ = measured
+  session = dataclasses.replace(
+    session,
+    settings=dataclasses.replace(session.settings, memory=home),
+    results=ResultStore(tmp_path, session.results.info),
+  )
+  result = niah.run(session, job)
+  held = {"device": 0, "disk": result["disk_bytes"]}[str(home)]
+  assert (held > 0) == (home is Home.DISK) and result["host_bytes"] == 0
+  lines = read_lines(tmp_path / "predictions.jsonl")
+  expected = measured[0].results.finished(job.key)
+  for line in lines:
+    for field in ("prediction_ids", "recall_at_k", "depth"):
+      assert line[field] == expected[line["sample"]][field]
+  assert len(lines) == job.num_samples
+  assert not (tmp_path / "memory").exists()
 
 
 def test_sources_are_the_tokens_that_answers_repeat(measured):
