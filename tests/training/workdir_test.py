@@ -1,5 +1,8 @@
+import contextlib
 import dataclasses
 import os
+import pathlib
+import tempfile
 
 import pytest
 
@@ -53,13 +56,30 @@ def test_a_file_in_the_way(tmp_path):
   assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="a superuser may write anywhere")
-def test_no_permission(tmp_path):
-  tmp_path.chmod(0o500)
-  for path in (tmp_path, tmp_path / "run"):
-    with pytest.raises(WorkdirError, match="cannot be written"):
-      check_workdir(path, CFG)
-  tmp_path.chmod(0o700)
+@contextlib.contextmanager
+def ordinary_user():
+  """Drops the rights of a superuser, to whom permissions mean nothing."""
+  if os.geteuid() != 0:
+    yield
+    return
+  nobody = 65534
+  os.setresuid(nobody, nobody, 0)
+  try:
+    yield
+  finally:
+    os.setresuid(0, 0, 0)
+
+
+def test_no_permission():
+  # Not in tmp_path: another user cannot even look there.
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    folder.chmod(0o555)
+    with ordinary_user():
+      for path in (folder, folder / "run"):
+        with pytest.raises(WorkdirError, match="cannot be written.*ermission"):
+          check_workdir(path, CFG)
+    folder.chmod(0o755)
 
 
 def test_check_creates_nothing(tmp_path):
