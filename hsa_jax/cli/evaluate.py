@@ -56,7 +56,7 @@ from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import check_writable
 from hsa_jax.evaluation.room import plan_room
-from hsa_jax.memory import Home, MemoryHomeError, Plan
+from hsa_jax.memory import Home, KvDtype, MemoryHomeError, Plan
 from hsa_jax.training.checkpoint import (
   CheckpointError,
   CheckpointMeta,
@@ -138,7 +138,10 @@ def _plan(arguments: Arguments, subject: Subject) -> Plan:
   """What the longest context takes, before anything is computed."""
   settings = arguments.settings
   folder = pathlib.Path(arguments.workdir)
-  return plan_room(settings, subject.cfg.model, max(settings.lengths), folder)
+  try:
+    return plan_room(settings, subject.cfg.model, max(settings.lengths), folder)
+  except ValueError as error:
+    raise FlagError([str(error)]) from error
 
 
 def compare(values: argparse.Namespace) -> int:
@@ -176,6 +179,10 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
   needles = [str(kind) for kind in Needle]
   homes = [str(home) for home in Home if home is not Home.SHARDED]
   memory = read(lambda: _names("--memory", values.memory, homes)[0], "host")
+  stored = [str(kind) for kind in KvDtype]
+  kv_dtype = read(
+    lambda: _names("--kv-dtype", values.kv_dtype, stored)[0], "computed"
+  )
   needle = read(lambda: _names("--needle", values.needle, needles)[0], "digits")
   for flag in ("segment", "batch"):
     if vars(values)[flag] < 1:
@@ -191,6 +198,7 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     batch=values.batch,
     seed=values.seed,
     memory=Home(memory),
+    kv_dtype=KvDtype(kv_dtype),
   )
   if problems:
     raise FlagError(problems)
@@ -227,6 +235,7 @@ def _open_session(arguments: Arguments, subject: Subject) -> Session:
     train_length=max(stage.seq_len for stage in cfg.data.stages),
     num_parameters=count,
     receptive_field=receptive_field(cfg.model),
+    kv_dtype=str(arguments.settings.kv_dtype),
   )
   results = ResultStore(arguments.workdir, info)
   return Session(
@@ -328,6 +337,11 @@ def _parser() -> Parser:
     "--memory",
     default="host",
     help="where chunks live: host (RAM), disk (in --workdir), device, auto",
+  )
+  add(
+    "--kv-dtype",
+    default="computed",
+    help="of keys and values in host or disk: computed, bfloat16, int8",
   )
   add("--report", nargs="+", metavar="DIR", help="compare results folders")
   add("--out", help="where a comparison goes")

@@ -45,6 +45,7 @@ class RunInfo(NamedTuple):
     train_length: longest training row, in tokens.
     num_parameters: of the model.
     receptive_field: tokens that an output depends on; None: unlimited.
+    kv_dtype: how the memory stored keys and values.
   """
 
   label: str
@@ -57,10 +58,11 @@ class RunInfo(NamedTuple):
   train_length: int
   num_parameters: int
   receptive_field: int | None
+  kv_dtype: str = "computed"
 
 
 # Two runs with equal values here measure the same thing.
-_IDENTITY = ("step", "config_hash", "tokenizer", "store", "seed")
+_IDENTITY = ("step", "config_hash", "tokenizer", "store", "seed", "kv_dtype")
 
 
 class ResultStore:

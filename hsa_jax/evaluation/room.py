@@ -25,6 +25,7 @@ def plan_room(
 
   Raises:
     MemoryHomeError: if the home asked for, or any, does not fit.
+    ValueError: if that home cannot store `settings.kv_dtype`.
   """
   return plan_memory(
     model,
@@ -32,6 +33,7 @@ def plan_room(
     batch=settings.batch,
     home=settings.memory,
     free=available(folder),
+    kv_dtype=settings.kv_dtype,
   )
 
 

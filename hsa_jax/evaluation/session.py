@@ -17,7 +17,7 @@ from hsa_jax.evaluation.lengths import SampleCount, format_length
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import ResultStore
 from hsa_jax.inference.stream import Prefill
-from hsa_jax.memory import Home
+from hsa_jax.memory import Home, KvDtype
 from hsa_jax.models import LanguageModel
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ class Settings:
     batch: sequences read at the same time.
     seed: of all evaluation samples.
     memory: where chunks live; every home gives the same answers.
+    kv_dtype: how host and disk store keys and values; all but `computed` round.
   """
 
   lengths: tuple[int, ...]
@@ -46,6 +47,7 @@ class Settings:
   batch: int = 1
   seed: int = 0
   memory: Home = Home.HOST
+  kv_dtype: KvDtype = KvDtype.COMPUTED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,7 +164,7 @@ class FileStore:
     return MemoryHomeError(
       f"the disk memory {self.path} needs {format_bytes(self.size)}, the disk"
       f" has {format_bytes(free)} left: free some, choose another folder, or"
-      " a smaller --kv_dtype (bfloat16, int8)"
+      " a smaller --kv-dtype (bfloat16, int8)"
     )
 
 

@@ -35,7 +35,7 @@ class RamStore:
       raise MemoryHomeError(
         f"the host memory of {capacity} chunks needs {format_bytes(needed)} of"
         " RAM, and the system refuses it: use --memory=disk, or a smaller"
-        " --kv_dtype (bfloat16, int8)"
+        " --kv-dtype (bfloat16, int8)"
       ) from error
     self._rows = np.arange(layout.batch)[:, None]
 

@@ -38,11 +38,11 @@ def make_memory(
     return DeviceMemory(chunks)
   if plan.home is Home.SHARDED:
     if placement is None:
-      raise ValueError("--memory=sharded: a mesh axis must be given")
+      raise ValueError("home = sharded: a mesh axis must be given")
     return make_sharded(layout, chunks, placement)
   options["landmark_place"] = plan.landmark_place
   if plan.home is Home.HOST:
     return HostMemory(chunks, layout=layout, **options)
   if folder is None:
-    raise ValueError("--memory=disk: a folder must be given")
+    raise ValueError("home = disk: a folder must be given")
   return DiskMemory(folder, chunks, layout=layout, identity=identity, **options)

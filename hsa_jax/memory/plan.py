@@ -106,7 +106,7 @@ def plan_memory(
   on_device = (Home.DEVICE, Home.SHARDED)
   if home in on_device and kv_dtype is not KvDtype.COMPUTED:
     raise ValueError(
-      f"--kv_dtype={kv_dtype} with --memory={home}: only host and disk store"
+      f"--kv-dtype={kv_dtype} with --memory={home}: only host and disk store"
       " keys and values in another type"
     )
   homes = (
@@ -230,7 +230,7 @@ def _explain(plans: list[Plan], free: MemoryBytes) -> str:
   ]
   small = layout._replace(kv_dtype=KvDtype.INT8)
   fits += [
-    f"--memory={h} --kv_dtype=int8"
+    f"--memory={h} --kv-dtype=int8"
     for h in (Home.HOST, Home.DISK)
     if not _too_large(bytes_needed(small, chunks, h), free)
   ]

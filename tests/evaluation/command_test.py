@@ -18,6 +18,7 @@ CHECKPOINT = "--checkpoint=/no/such/run"
     ([CHECKPOINT, "--tasks=niah"], "did you mean 's_niah'?"),
     ([CHECKPOINT, "--haystack=essay"], "not one of text, noise"),
     ([CHECKPOINT, "--memory=dsk"], "did you mean 'disk'"),
+    ([CHECKPOINT, "--kv-dtype=int4"], "did you mean 'int8'"),
     ([CHECKPOINT, "--needle=words"], "not one of digits, ids"),
     ([CHECKPOINT, "--segment=0"], "--segment=0: must be at least 1"),
     ([CHECKPOINT, "--batch=-1"], "--batch=-1: must be at least 1"),

@@ -60,6 +60,8 @@ def test_another_run_is_refused_and_nothing_changes(tmp_path):
   before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
   with pytest.raises(ResultsError, match="step: 10 there, 20 now"):
     ResultStore(tmp_path, INFO._replace(step=20))
+  with pytest.raises(ResultsError, match="kv_dtype: computed there, int8 now"):
+    ResultStore(tmp_path, INFO._replace(kv_dtype="int8"))
   with pytest.raises(ResultsError, match="seed: 0 there, 1 now"):
     ResultStore(tmp_path, INFO._replace(seed=1))
   assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -78,7 +78,7 @@ def test_what_does_not_fit_names_the_numbers_and_a_way_out():
   text = str(error.value)
   assert "--memory=device needs 9.00 GiB device of 614.40 MiB usable" in text
   assert "--memory=disk needs 9.00 GiB disk of 7.60 GiB usable" in text
-  assert "--memory=host --kv_dtype=int8 fits" in text
+  assert "--memory=host --kv-dtype=int8 fits" in text
   with pytest.raises(MemoryHomeError, match="--memory=disk fits"):
     plan(free._replace(disk=10 * GIB), home=Home.HOST)
   with pytest.raises(MemoryHomeError, match="Shorten the context"):
