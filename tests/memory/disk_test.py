@@ -153,7 +153,7 @@ def test_disk_that_fills_up_later(tmp_path, monkeypatch):
 
   with monkeypatch.context() as patch:
     patch.setattr(os, "pwrite", full)
-    with pytest.raises(MemoryHomeError, match="kv_dtype"):
+    with pytest.raises(MemoryHomeError, match="kv-dtype"):
       memory.append(cut(BLOCK, 8, 16))
   memory.append(cut(BLOCK, 8, 16)).commit()
   assert open_memory(tmp_path).num_chunks == 16
