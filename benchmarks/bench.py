@@ -37,7 +37,12 @@ from hsa_jax.data.pipeline import Batch
 from hsa_jax.inference import stream
 from hsa_jax.memory import HostMemory
 from hsa_jax.models import LanguageModel, flops
-from hsa_jax.parallel import make_mesh, place_batch, prepare_host
+from hsa_jax.parallel import (
+  make_mesh,
+  place_batch,
+  prepare_host,
+  step_compiler_options,
+)
 from hsa_jax.training.optimizer import make_optimizer
 from hsa_jax.training.state import abstract_state, init_state
 from hsa_jax.training.step import make_train_step
@@ -170,7 +175,7 @@ def measure_training(
     state = init_state(build, tx, seed=0, abstract=abstract)
     batch = place_batch(random_batch(cfg, stage), mesh)
     step = jax.jit(make_train_step(cfg, tx, mesh=mesh), donate_argnums=0)
-    program = step.lower(state, batch).compile()
+    program = step.lower(state, batch).compile(step_compiler_options())
     seconds = time_steps(program, state, batch, repeats=repeats)
   tokens = stage.batch_size * stage.seq_len
   per_token = flops.training_flops_per_token(cfg.model, stage.seq_len)

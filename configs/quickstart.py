@@ -63,7 +63,6 @@ def build(stages=STAGES) -> c.Config:
     encoder_layers=1,
     encoder_mlp_dim=256,
     weighting=c.Weighting.SOFTMAX,
-    implementation="dense",
   )
   model = c.ModelConfig(
     vocab_size=264,

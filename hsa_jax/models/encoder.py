@@ -18,6 +18,7 @@ from hsa_jax.models.attention import heads
 from hsa_jax.models.layers import GatedMlp, RMSNorm, linear, rms_normalize
 from hsa_jax.ops import rope
 from hsa_jax.ops.chunking import split_chunks
+from hsa_jax.ops.softmax import softmax
 from hsa_jax.types import ChunkBlock
 
 
@@ -68,7 +69,7 @@ class EncoderLayer(nnx.Module):
     logits = jnp.einsum(
       "mighd,mjgd->mghij", query, key, preferred_element_type=jnp.float32
     )
-    attend = jax.nn.softmax(logits * cfg.head_dim**-0.5, axis=-1)
+    attend, _ = softmax(logits * cfg.head_dim**-0.5)
     read = jnp.einsum("mghij,mjgd->mighd", attend.astype(value.dtype), value)
     return self.out(read.reshape(*x.shape[:2], cfg.num_heads * cfg.head_dim))
 

@@ -30,8 +30,38 @@ class Projection(nnx.Linear):
     if jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1:
       return super().__call__(inputs)
     tokens = math.prod(inputs.shape[:-1])
-    flat = super().__call__(inputs.reshape(tokens, inputs.shape[-1]))
-    return flat.reshape(*inputs.shape[:-1], flat.shape[-1])
+    flat = inputs.reshape(tokens, inputs.shape[-1]).astype(self.dtype)
+    out = _project(flat, self.kernel[...].astype(self.dtype))
+    return out.reshape(*inputs.shape[:-1], out.shape[-1])
+
+
+@jax.custom_vjp
+def _project(
+  x: Float[Array, "M D"], kernel: Float[Array, "D F"]
+) -> Float[Array, "M F"]:
+  return x @ kernel
+
+
+def _project_bwd(saved: tuple, grad: jax.Array) -> tuple:
+  x, kernel = saved
+  transposed = jax.lax.platform_dependent(
+    x, cpu=_transpose_apart, default=jnp.transpose
+  )
+  return grad @ kernel.T, transposed @ grad
+
+
+def _transpose_apart(x: jax.Array) -> jax.Array:
+  """The fast product of XLA on CPU takes no transposed first operand.
+
+  Without the barrier the transpose melts into the product, which then runs at
+  half the rate and takes the threads of other devices.
+  """
+  return jax.lax.optimization_barrier(x.T)
+
+
+_project.defvjp(
+  lambda x, kernel: (_project(x, kernel), (x, kernel)), _project_bwd
+)
 
 
 def linear(

@@ -13,7 +13,7 @@ implementations, forward and gradient equal:
   gather     only the selected chunks, gathered per tile of queries
 """
 
-import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +21,18 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from hsa_jax.ops import reference
+from hsa_jax.ops.softmax import softmax
 from hsa_jax.types import Selection
 
 IMPLEMENTATIONS = ("reference", "dense", "gather")
-# Queries per tile of `gather`: bounds the gathered keys and values.
-GATHER_TILE = 512
+# Keys and values that `gather` holds at a time, per row of a batch. Rows of
+# which all fits are not recomputed in the backward pass.
+GATHER_ROW_BYTES = 64 * 2**20
 # Tiles of queries that `dense` cuts a causal read into: more save little, and
 # each is compiled.
 DENSE_MAX_TILES, DENSE_MIN_TILE = 8, 128
 # `dense` computes C/K times the useful logits, in larger and fewer products.
-DENSE_MAX_RATIO = {"cpu": 8, "gpu": 16, "tpu": 32}
+DENSE_MAX_RATIO = {"cpu": 2, "gpu": 16, "tpu": 32}
 
 
 def pick_implementation(
@@ -108,17 +110,66 @@ def read_gathered(
   What host and disk memories call with the chunks that they fetched.
   """
   batch, length, num_heads, head_dim = query.shape
-  heads = keys.shape[2]
-  grouped = query.reshape(batch, length, heads, num_heads // heads, head_dim)
-  logits = _dot("btgqh,btgksh->btgqks", grouped, keys) * head_dim**-0.5
-  attend, mass = _chunk_softmax(logits, sink)
+  heads, slots, chunk_size = keys.shape[2:5]
+  lead = (batch, length, heads)
+  grouped = query.reshape(*lead, num_heads // heads, head_dim)
+  keys, values = (x.reshape(*lead, -1, head_dim) for x in (keys, values))
+  logits = _scores(grouped, keys) * head_dim**-0.5
+  logits = logits.reshape(*logits.shape[:-1], slots, chunk_size)
+  attend, mass = softmax(logits, sink=sink)
   if weights is None:
     share = _mass_weights(mass, valid[:, :, :, None])
   else:
     share = weights[:, :, :, None]
   attend = (attend * share[..., None]).astype(values.dtype)
-  out = _dot("btgqks,btgksh->btgqh", attend, values)
+  out = _mix(attend.reshape(*attend.shape[:-2], -1), values)
   return out.reshape(query.shape).astype(query.dtype)
+
+
+@jax.custom_vjp
+def _scores(
+  query: Float[Array, "*lead Q H"], keys: Float[Array, "*lead J H"]
+) -> Float[Array, "*lead Q J"]:
+  """Few queries against many keys of their own, float32.
+
+  Written, with `_mix`, so that forwards and backwards only the small operand
+  is ever transposed: the large one was gathered for this token alone.
+  """
+  return _swap(_dot("...jh,...hq->...jq", keys, _swap(query)))
+
+
+@jax.custom_vjp
+def _mix(
+  shares: Float[Array, "*lead Q J"], values: Float[Array, "*lead J H"]
+) -> Float[Array, "*lead Q H"]:
+  """Sums of many values of their own for few queries, float32."""
+  return _dot("...qj,...jh->...qh", shares, values)
+
+
+def _scores_bwd(saved: tuple, grad: jax.Array) -> tuple:
+  query, keys = saved
+  grad = grad.astype(keys.dtype)
+  return (
+    _mix(grad, keys).astype(query.dtype),
+    _dot("...jq,...qh->...jh", _swap(grad), query).astype(keys.dtype),
+  )
+
+
+def _mix_bwd(saved: tuple, grad: jax.Array) -> tuple:
+  shares, values = saved
+  grad = grad.astype(values.dtype)
+  return (
+    _scores(grad, values).astype(shares.dtype),
+    _dot("...jq,...qh->...jh", _swap(shares), grad).astype(values.dtype),
+  )
+
+
+_scores.defvjp(lambda q, k: (_scores(q, k), (q, k)), _scores_bwd)
+_mix.defvjp(lambda s, v: (_mix(s, v), (s, v)), _mix_bwd)
+
+
+def _swap(x: jax.Array) -> jax.Array:
+  return jnp.swapaxes(x, -1, -2)
 
 
 def read_pairs(
@@ -135,25 +186,12 @@ def read_pairs(
     denominator, both float32. Sums over a token's chunks are the caller's.
   """
   logits = _dot("mqh,msh->mqs", query, keys) * query.shape[-1] ** -0.5
-  attend, mass = _chunk_softmax(logits, sink)
+  attend, mass = softmax(logits, sink=sink)
   return _dot("mqs,msh->mqh", attend.astype(values.dtype), values), mass
 
 
 def _dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
-
-
-def _chunk_softmax(
-  logits: Float[Array, "*lead S"], sink: int
-) -> tuple[Float[Array, "*lead S"], Float[Array, "*lead"]]:
-  """softmax_n over the last axis, and the logarithm of its denominator."""
-  top = jnp.max(logits, axis=-1, keepdims=True)
-  top = lax.stop_gradient(jnp.maximum(top, 0.0) if sink else top)
-  numerator = jnp.exp(logits - top)
-  total = jnp.sum(numerator, axis=-1, keepdims=True)
-  if sink:
-    total = total + sink * jnp.exp(-top)
-  return numerator / total, (jnp.log(total) + top)[..., 0]
 
 
 def _mass_weights(
@@ -212,7 +250,7 @@ def _read_dense(
   num_chunks, heads = keys.shape[1], keys.shape[3]
   grouped = query.reshape(batch, length, heads, num_heads // heads, head_dim)
   logits = _dot("btgqh,bcsgh->bgqtcs", grouped, keys) * head_dim**-0.5
-  attend, mass = _chunk_softmax(logits, sink)
+  attend, mass = softmax(logits, sink=sink)
   if weights is None:
     chosen = _spread(selection, selection.valid.astype(jnp.float32), num_chunks)
     share = _mass_weights(mass, chosen[:, :, None] > 0)
@@ -247,10 +285,7 @@ def _read_gather(
   sink: int,
 ) -> jax.Array:
   length = query.shape[1]
-  tile = min(GATHER_TILE, length)
-  num_tiles = -(-length // tile)
 
-  @functools.partial(jax.checkpoint, prevent_cse=False)
   def read_tile(rows: tuple) -> jax.Array:
     tile_query, index, valid, tile_weights = rows
     return read_gathered(
@@ -263,12 +298,20 @@ def _read_gather(
     )
 
   rows = (query, selection.index, selection.valid, weights)
-  if num_tiles == 1:
+  tile = _gather_tile(keys, selection)
+  if tile >= length:
     return read_tile(rows)
+  num_tiles = -(-length // tile)
   tiles = jax.tree.map(lambda x: _tiles(x, num_tiles, tile), rows)
-  out = lax.map(read_tile, tiles)
+  out = lax.map(jax.checkpoint(read_tile, prevent_cse=False), tiles)
   out = jnp.moveaxis(out, 0, 1).reshape(query.shape[0], -1, *query.shape[2:])
   return out[:, :length]
+
+
+def _gather_tile(keys: jax.Array, selection: Selection) -> int:
+  """Queries at a time, by the bytes of keys and values that each gathers."""
+  chunk = math.prod(keys.shape[2:]) * keys.dtype.itemsize
+  return max(GATHER_ROW_BYTES // (2 * chunk * selection.index.shape[-1]), 1)
 
 
 def take_chunks(

@@ -23,7 +23,11 @@ def rotate(
 ) -> Float[Array, "B T N H"]:
   """Rotates pairs `(x[i], x[i + H/2])` by the angles of `positions`."""
   angles = rope_angles(positions, head_dim=x.shape[-1], theta=theta)
-  cos, sin = jnp.cos(angles)[None, :, None], jnp.sin(angles)[None, :, None]
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  rotated = (first * cos - second * sin, second * cos + first * sin)
-  return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  # Both halves at once, one of them swapped: a loop that vectorises, where
+  # joining two computed halves does not.
+  cos = jnp.stack([cos, cos], axis=1)[None, :, None]
+  sin = jnp.stack([-sin, sin], axis=1)[None, :, None]
+  halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
+  rotated = halves * cos + jnp.flip(halves, axis=-2) * sin
+  return rotated.reshape(x.shape).astype(x.dtype)

@@ -1,8 +1,12 @@
 """Which chunks a token reads: scores, exact top-k, nearest-first order."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.types import PRNGKey, Selection
@@ -112,10 +116,38 @@ def _top_k_later(
   num_chunks = chosen.shape[-1]
   width = min(top_k, num_chunks)
   # lax.top_k prefers the lower index among equals: reversing prefers the later.
-  best, reverse = lax.top_k(chosen[..., ::-1], width)
+  best, reverse = _top_k(chosen[..., ::-1], width)
   used = best > -jnp.inf
   if limit is not None:
     used &= (jnp.arange(width) < limit)[None, None, None]
   index = jnp.where(used, num_chunks - 1 - reverse, -1).astype(jnp.int32)
   pad = [(0, 0)] * (index.ndim - 1) + [(0, top_k - width)]
   return jnp.pad(index, pad, constant_values=-1)
+
+
+@functools.partial(custom_partitioning, static_argnums=(1,))
+def _top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+  """`lax.top_k` that a mesh splits over all axes but the last.
+
+  The partitioner would gather every score on every device instead.
+  """
+  best, index = lax.top_k(scores, k)
+  return best, index
+
+
+def _partition_top_k(
+  k: int, mesh: Mesh, operands: tuple, results: tuple
+) -> tuple:
+  def on_shard(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    best, index = lax.top_k(scores, k)
+    return best, index
+
+  shardings = tuple(result.sharding for result in results)
+  return mesh, on_shard, shardings, (operands[0].sharding,)
+
+
+_top_k.def_partition(
+  partition=_partition_top_k,
+  sharding_rule="b t g c -> b t g k, b t g k",
+  need_replication_factors=("c", "k"),
+)

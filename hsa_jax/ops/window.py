@@ -1,13 +1,11 @@
 """Sliding-window attention with `W` keys per query, its own included."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.ops import reference
+from hsa_jax.ops.softmax import joint_softmax
 
 IMPLEMENTATIONS = ("reference", "banded")
 
@@ -99,7 +97,7 @@ def _banded(
   )
   parts = [own, old] if before else [own]
   logits = [_logits(query, _bands(keys[:, s], n), seen) for s, n, seen in parts]
-  shares = _joint_softmax(logits)
+  shares = joint_softmax(logits)
   out = sum(
     _mix(share, _bands(values[:, s], n))
     for share, (s, n, _) in zip(shares, parts, strict=True)
@@ -133,15 +131,6 @@ def _logits(query: jax.Array, keys: jax.Array, seen: jax.Array) -> jax.Array:
     "bnighd,bnjgd->bnghij", query, keys, preferred_element_type=jnp.float32
   )
   return jnp.where(jnp.expand_dims(seen, (0, 3)), logits, -1e30)
-
-
-def _joint_softmax(parts: list[jax.Array]) -> list[jax.Array]:
-  """Softmax over the last axis of all parts together."""
-  tops = [jnp.max(part, axis=-1, keepdims=True) for part in parts]
-  top = lax.stop_gradient(functools.reduce(jnp.maximum, tops))
-  masses = [jnp.exp(part - top) for part in parts]
-  total = sum(jnp.sum(mass, axis=-1, keepdims=True) for mass in masses)
-  return [mass / total for mass in masses]
 
 
 def _mix(share: jax.Array, values: jax.Array) -> jax.Array:

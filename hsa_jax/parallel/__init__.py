@@ -1,7 +1,11 @@
 """Device mesh, the sharding table, the compilation cache."""
 
 from hsa_jax.parallel.cache import enable_compilation_cache
-from hsa_jax.parallel.host import keep_freed_memory, prepare_host
+from hsa_jax.parallel.host import (
+  keep_freed_memory,
+  prepare_host,
+  step_compiler_options,
+)
 from hsa_jax.parallel.mesh import (
   AXES,
   BATCH_AXES,
@@ -42,5 +46,6 @@ __all__ = [
   "prepare_host",
   "replicated",
   "sharding_table",
+  "step_compiler_options",
   "tree_shardings",
 ]

@@ -16,7 +16,7 @@ from hsa_jax.data.build import ensure_store
 from hsa_jax.data.pipeline import Batch, TrainData
 from hsa_jax.data.tokenizer import load_tokenizer
 from hsa_jax.models import LanguageModel
-from hsa_jax.parallel import make_mesh, place_batch
+from hsa_jax.parallel import make_mesh, place_batch, step_compiler_options
 from hsa_jax.training.checkpoint import Checkpointer, RunInfo, tokens_seen
 from hsa_jax.training.console import Console, Progress
 from hsa_jax.training.hooks import (
@@ -189,7 +189,8 @@ def compile_on_demand(
     if shape not in programs:
       with clock.paused():
         start = time.perf_counter()
-        programs[shape] = jitted.lower(state, batch).compile()
+        lowered = jitted.lower(state, batch)
+        programs[shape] = lowered.compile(step_compiler_options())
         seconds = time.perf_counter() - start
       say(
         f"compiled the step for {shape[0]} rows of {shape[1]} tokens"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -25,7 +26,7 @@ class StepMetrics(NamedTuple):
   Attributes:
     loss_nats: mean negative log-likelihood of the language-model targets.
     answer_loss_nats: the same over answer tokens; 0 where there are none.
-    answer_accuracy: share of answer tokens ranked first.
+    answer_accuracy: share of answer tokens ranked first, ties included.
     answer_tokens: number of answer tokens in the batch.
     grad_norm: global norm before clipping.
     learning_rate: used in this step.
@@ -85,8 +86,9 @@ def batch_loss(
     limits: K and W in force.
   """
   logits = model(batch.tokens, limits=limits, noise_key=noise_key)
-  nll = loss_lib.cross_entropy(logits, jnp.asarray(batch.targets))
-  hits = (jnp.argmax(logits, axis=-1) == batch.targets) * batch.answers
+  targets = jnp.asarray(batch.targets)
+  nll = loss_lib.cross_entropy(logits, targets)
+  hits = loss_lib.ranked_first(logits, targets) * batch.answers
   sums = Sums(
     nll=jnp.sum(nll * batch.weights),
     answer_nll=jnp.sum(nll * batch.answers),
@@ -155,6 +157,9 @@ def make_train_step(
       jnp.maximum(jnp.sum(batch.weights), 1.0),
       jnp.maximum(jnp.sum(batch.answers), 1.0),
     )
+    # Before the forward pass on every device: where one CPU device sums first
+    # and another last, they wait for each other.
+    batch, totals = lax.optimization_barrier((batch, totals))
     objective = functools.partial(
       batch_loss,
       totals=totals,

@@ -89,7 +89,8 @@ def test_all_invalid_rows_read_nothing():
 def test_gather_tiles_equal_one_tile(monkeypatch):
   case = read_case(length=11)
   whole = run(case, "gather")
-  monkeypatch.setattr(read, "GATHER_TILE", 4)
+  row_bytes = 4 * 2 * case.keys[0, 0].nbytes * case.selection.index.shape[-1]
+  monkeypatch.setattr(read, "GATHER_ROW_BYTES", row_bytes)
   np.testing.assert_allclose(run(case, "gather"), whole, atol=1e-6)
 
 
@@ -210,7 +211,7 @@ def test_unknown_implementation_is_an_error():
 
 def test_dispatch_by_shape_and_backend():
   pick = read.pick_implementation
-  assert pick(num_chunks=16, top_k=4, backend="cpu") == "dense"
+  assert pick(num_chunks=8, top_k=4, backend="cpu") == "dense"
   assert pick(num_chunks=64, top_k=4, backend="cpu") == "gather"
   assert pick(num_chunks=64, top_k=8, backend="gpu") == "dense"
   assert pick(num_chunks=4096, top_k=8, backend="tpu") == "gather"

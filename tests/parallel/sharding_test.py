@@ -65,6 +65,8 @@ def test_every_matrix_of_the_model_is_split(groups):
 PROGRAM = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from hsa_jax.ops.select import select_chunks
 from hsa_jax.config import *
 from hsa_jax.data.pipeline import Batch
 from hsa_jax.models import LanguageModel
@@ -96,8 +98,16 @@ with jax.set_mesh(mesh):
     batch = Batch(rows[:, :-1], rows[:, 1:], np.ones_like(mask), mask)
     state, metrics = step(state, place_batch(batch, mesh))
     out.append([float(x) for x in metrics])
+mesh = jax.make_mesh((jax.device_count(),), ("data",))
+rows = NamedSharding(mesh, P("data"))
+query, marks = (jax.ShapeDtypeStruct((8, n, 1, 4), jnp.float32, sharding=rows)
+                for n in (6, 5))
+select = jax.jit(lambda query, marks: select_chunks(
+  query, marks, num_visible=jnp.arange(6), top_k=2))
+text = select.lower(query, marks).compile().as_text()
 kernel = state.model.lower_blocks.mlp.up.kernel[...]
 print(json.dumps({"devices": jax.device_count(), "metrics": out,
+  "gathers": text.count("all-gather"),
   "shard": kernel.addressable_shards[0].data.shape, "whole": kernel.shape}))
 """
 
@@ -132,5 +142,6 @@ def test_eight_devices_compute_what_one_does():
   one, eight = map(result_of, processes)
   assert (one["devices"], eight["devices"]) == (1, 8)
   np.testing.assert_allclose(eight["metrics"], one["metrics"], rtol=2e-4)
+  assert eight["gathers"] == 0, "selection must stay on the device of its row"
   layers, rows, columns = eight["whole"]
   assert eight["shard"] == [layers, rows // 2, columns // 2]

@@ -1,0 +1,43 @@
+"""Projections: any leading axes, gradients, element types."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from hsa_jax.models.layers import linear
+
+X = jax.random.normal(jax.random.key(0), (2, 5, 3))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_projection_equals_a_product(dtype):
+  layer = linear(3, 4, scale=0.5, dtype=dtype, rngs=nnx.Rngs(0))
+
+  def own(layer, x):
+    return layer(x).astype(jnp.float32)
+
+  def plain(layer, x):
+    kernel = layer.kernel[...].astype(dtype)
+    out = jnp.einsum("btd,df->btf", x.astype(dtype), kernel)
+    return out.astype(jnp.float32)
+
+  def gradients(function):
+    def loss(layer, x):
+      return jnp.sum(function(layer, x) ** 2)
+
+    layers, x = jax.grad(loss, argnums=(0, 1))(layer, X)
+    return layers.kernel[...], x
+
+  tolerance = 1e-5 if dtype == "float32" else 3e-2
+  assert layer(X).dtype == jnp.dtype(dtype)
+  np.testing.assert_allclose(own(layer, X), plain(layer, X), atol=tolerance)
+  for got, want in zip(gradients(own), gradients(plain), strict=True):
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+
+
+def test_projection_of_no_tokens():
+  layer = linear(3, 4, scale=0.5, dtype="float32", rngs=nnx.Rngs(0))
+  assert layer(X[:, :0]).shape == (2, 0, 4)
