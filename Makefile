@@ -28,7 +28,7 @@ PPL := --suites=ppl --lengths=256,4K --samples=20
 
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
-  test test-slow lint bench clean
+  test test-slow lint bench bench-memory clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -107,6 +107,9 @@ lint: $(STAMP)  ## Style, formatting and types.
 
 bench: $(STAMP)  ## Measures this machine: training, prefill, memory.
 	$(RUN) benchmarks/bench.py
+
+bench-memory: $(STAMP)  ## Search and read in every memory home, 4K to 512K chunks.
+	$(RUN) benchmarks/memory.py
 
 clean:  ## Removes the environment and caches; keeps data/ and runs/.
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
