@@ -50,8 +50,8 @@ from hsa_jax.parallel import prepare_host
 from hsa_jax.types import ChunkBlock, Selection
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import curves
 import measure
+import memory_report
 
 HOMES = {
   "device": (Home.DEVICE, KvDtype.COMPUTED),
@@ -114,9 +114,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for home in flags.homes
     for row in measure_home(cfg, flags, home, chunks, rates)
   ]
+  if not report["rows"]:
+    sys.exit("error: no home has room for any of these numbers of chunks")
   path = measure.write_json(report, flags.out, "memory")
-  print(table(report))
-  print(f"\nwritten to {path} and {plot(report, path)}")
+  print(memory_report.table(report))
+  print(f"\nwritten to {path} and {memory_report.plot(report, path)}")
 
 
 def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -249,15 +251,15 @@ def fill(memory: ChunkMemory, plan: Plan) -> ChunkMemory:
   layout, rng = plan.layout, np.random.default_rng(0)
   count = min(FILL_BLOCK, plan.num_chunks)
   shape = (1, count, layout.chunk_size, layout.memory_heads, layout.head_dim)
-  keys: Any = rng.standard_normal(shape, np.float32)
+  keys = rng.standard_normal(shape, np.float32)
   keys = keys.astype(jnp.dtype(layout.dtype))
   lead = (1, count, layout.retrieval_heads, layout.landmark_dim)
   for start in range(0, plan.num_chunks, count):
     marks = rng.standard_normal(lead, np.float32)
     marks = marks.astype(jnp.dtype(layout.landmark_dtype))
     left = plan.num_chunks - start
-    block = ChunkBlock(*(x[:, :left] for x in (marks, keys, keys)))
-    memory = memory.append(block)
+    parts: list[Any] = [x[:, :left] for x in (marks, keys, keys)]
+    memory = memory.append(ChunkBlock(*parts))
   return memory
 
 
@@ -319,83 +321,6 @@ def read_work(
   per_query = 4 * cfg.num_heads * layout.head_dim
   per_query *= layout.chunk_size * cfg.hsa.top_k
   return Work(distinct * layout.record_bytes, queries * per_query)
-
-
-def table(report: dict[str, Any]) -> str:
-  """The report for people."""
-  devices = report["hardware"]["num_devices"]
-  lines = [measure.describe_machine(report)]
-  for place in ("device", "sharded", "host"):
-    rate = Rates(**report["rates"][place])
-    lines.append(
-      f"{place}: {rate.bytes_per_s / 1e9:.1f} GB/s,"
-      f" {rate.flops_per_s / 1e9:.1f} GFLOP/s of float32 products"
-    )
-  lines.append(f"microseconds per query; sharded over {devices} devices\n")
-  header = ("queries", "chunks", "home", "search", "floor", "read", "floor")
-  header += ("MiB held",)
-  rows = [
-    (
-      str(row["queries"]),
-      format_length(row["chunks"]),
-      row["home"],
-      *(per_query(row, field) for field in TIMES),
-      f"{row['held_bytes'] / 2**20:.0f}",
-    )
-    for row in sorted(report["rows"], key=lambda row: row["queries"])
-  ]
-  return "\n".join([*lines, measure.markdown(header, rows)])
-
-
-TIMES = ("search_s", "search_floor_s", "read_s", "read_floor_s")
-
-
-def per_query(row: dict[str, Any], field: str) -> str:
-  """Microseconds, three digits."""
-  return f"{1e6 * row[field] / row['queries']:.3g}"
-
-
-def plot(report: dict[str, Any], path: pathlib.Path) -> pathlib.Path:
-  """A panel for each number of queries, beside the JSON."""
-  counts = sorted({row["queries"] for row in report["rows"]})
-  panels = [
-    curves.Panel(
-      f"{count} {'query' if count == 1 else 'queries'} at once",
-      lines([row for row in report["rows"] if row["queries"] == count]),
-    )
-    for count in counts
-  ]
-  shapes = report["shapes"]
-  curves.draw(
-    panels,
-    title=f"S = {shapes['chunk_size']}, K = {shapes['top_k']},"
-    f" R = {shapes['landmark_dim']}: {report['hardware']['device']},"
-    f" {report['hardware']['cores']} cores",
-    size="chunks",
-    time="search and read per query",
-    path=path.with_suffix(".png"),
-  )
-  return path.with_suffix(".png")
-
-
-def lines(rows: list[dict[str, Any]]) -> list[curves.Line]:
-  """One for each home, and the lowest floor of all."""
-
-  def seconds(row: dict[str, Any], kind: str) -> float:
-    both = row[f"search_{kind}"] + row[f"read_{kind}"]
-    return both / row["queries"]
-
-  found = []
-  for home in dict.fromkeys(row["home"] for row in rows):
-    own = [row for row in rows if row["home"] == home]
-    sizes = [row["chunks"] for row in own]
-    found.append(curves.Line(home, sizes, [seconds(r, "s") for r in own]))
-  sizes = sorted({row["chunks"] for row in rows})
-  floor = [
-    min(seconds(r, "floor_s") for r in rows if r["chunks"] == size)
-    for size in sizes
-  ]
-  return [*found, curves.Line("floor", sizes, floor, is_bound=True)]
 
 
 if __name__ == "__main__":
