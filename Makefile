@@ -27,10 +27,9 @@ NIAH_NOISE := --suites=hsa_ruler --tasks=s_niah --haystack=noise \
 PPL := --suites=ppl --lengths=256,4K --samples=20
 
 # What `make eval-32m` asks; 10 samples of 32M tokens are about an hour on two
-# cores, in each home. Both variables may be overridden.
+# cores, in each home. Override: make eval-32m LENGTHS=1M,4M SAMPLES=2
 LENGTHS ?= 1M,4M,16M,32M
 SAMPLES ?= 10
-PRESET ?= tiny
 NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --haystack=noise \
   --lengths=$(LENGTHS) --samples=$(SAMPLES)
 
@@ -39,7 +38,7 @@ NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --haystack=noise \
   eval-32m test test-slow lint bench bench-memory bench-decode clean
 
 help:  ## Lists the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
 	  | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## Installs the package and its tools into .venv (once).
@@ -101,7 +100,9 @@ quickstart-store-control: $(STAMP)
 	cp $(SWA)/eval/run.json $(SWA)/eval/results.jsonl $(STORED_SWA)/
 
 # Every finished sample is kept: the same command goes on where it was stopped.
-eval-32m: quickstart-data quickstart-train  ## Needles up to 32M tokens (LENGTHS=, SAMPLES=), disk and host.
+eval-32m: $(STAMP)  ## Asks for a needle in up to 32M tokens, from disk and from RAM.
+	$(MAKE) --no-print-directory quickstart-data
+	$(MAKE) --no-print-directory quickstart-train
 	$(RUN) eval.py --checkpoint=$(HSA) --workdir=$(HSA)/eval_32m_disk \
 	  --memory=disk $(NIAH_LONG)
 	$(RUN) eval.py --checkpoint=$(HSA) --workdir=$(HSA)/eval_32m_int8 \
@@ -125,10 +126,11 @@ lint: $(STAMP)  ## Style, formatting and types.
 bench: $(STAMP)  ## Measures this machine: training, prefill, memory.
 	$(RUN) benchmarks/bench.py
 
-bench-memory: $(STAMP)  ## Search and read in every memory home, 4K to 512K chunks.
+bench-memory: $(STAMP)  ## Search and read in every home of the memory.
 	$(RUN) benchmarks/memory.py
 
-bench-decode: $(STAMP)  ## Prefill and decode beside full attention (PRESET=345m on a GPU).
+PRESET ?= tiny
+bench-decode: $(STAMP)  ## Prefill and decode beside full attention; GPU: PRESET=345m.
 	$(RUN) benchmarks/prefill_decode.py --preset=$(PRESET)
 
 clean:  ## Removes the environment and caches; keeps data/ and runs/.

@@ -157,19 +157,6 @@ def write_json(
   return path
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A table that a terminal shows as well: columns padded, numbers right."""
-  columns = zip(header, *rows, strict=True)
-  widths = [max(map(len, column)) for column in columns]
-
-  def line(cells: Sequence[str]) -> str:
-    padded = (c.rjust(w) for c, w in zip(cells, widths, strict=True))
-    return f"| {' | '.join(padded)} |"
-
-  rule = "|".join("-" * (width + 1) + ":" for width in widths)
-  return "\n".join([line(header), f"|{rule}|", *map(line, rows)])
-
-
 def say(text: str) -> None:
   """Progress, apart from the report."""
   print(text, file=sys.stderr, flush=True)

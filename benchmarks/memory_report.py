@@ -7,6 +7,7 @@ import curves
 import measure
 
 from hsa_jax.evaluation.lengths import format_length
+from hsa_jax.evaluation.report import table as markdown_table
 
 TIMES = ("search_s", "search_floor_s", "read_s", "read_floor_s")
 
@@ -34,7 +35,7 @@ def table(report: dict[str, Any]) -> str:
     )
     for row in sorted(report["rows"], key=lambda row: row["queries"])
   ]
-  return "\n".join([*lines, measure.markdown(header, rows)])
+  return "\n".join([*lines, markdown_table(header, rows)])
 
 
 def per_query(row: dict[str, Any], field: str) -> str:

@@ -34,6 +34,7 @@ from flax import nnx
 
 from hsa_jax.config import HsaConfig, ModelConfig, Weighting
 from hsa_jax.evaluation.lengths import FlagError, format_length, parse_lengths
+from hsa_jax.evaluation.report import table as markdown_table
 from hsa_jax.inference import Prefill, prefill_decoder
 from hsa_jax.memory import Home, available, make_memory, plan_memory
 from hsa_jax.memory.layout import format_bytes
@@ -318,7 +319,7 @@ def table(report: dict[str, Any]) -> str:
     )
     for row in report["rows"]
   ]
-  return "\n".join([*lines, measure.markdown(header, rows)])
+  return "\n".join([*lines, markdown_table(header, rows)])
 
 
 def compared(row: dict[str, Any], field: str) -> tuple[str, str, str]:
