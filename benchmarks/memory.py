@@ -10,10 +10,11 @@ prompt (many) do. Times are per query, medians over repeats.
 
 The floor of a call is what it must move over the memory bandwidth, or what it
 must compute over the rate of float32 matrix products, whichever is longer;
-both rates are measured in this run. A search moves every landmark once, a read
-the chunks that were selected, in the type they are stored in. Between a host
-and an accelerator the bandwidth is that of the upload. The file of the disk
-home has just been written: the system's page cache holds what fits.
+both rates are measured in this run, before and after, and the better counts. A
+search moves every landmark once, a read the chunks that were selected, in the
+type they are stored in. Between a host and an accelerator the bandwidth is that
+of the upload. The file of the disk home has just been written: the system's
+page cache holds what fits.
 
 Prints a table; writes JSON with hardware and versions, and a plot of it. Run
 it on an otherwise idle machine.
@@ -106,14 +107,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     },
   }
   measure.say("bandwidth and matrix products ...")
-  rates = measure_rates(flags.repeats)
-  report["rates"] = {place: rate._asdict() for place, rate in rates.items()}
+  before = measure_rates(flags.repeats)
   report["rows"] = [
     row
     for chunks in flags.chunks
     for home in flags.homes
-    for row in measure_home(cfg, flags, home, chunks, rates)
+    for row in measure_home(cfg, flags, home, chunks)
   ]
+  add_floors(report, [before, measure_rates(flags.repeats)])
   if not report["rows"]:
     sys.exit("error: no home has room for any of these numbers of chunks")
   path = measure.write_json(report, flags.out, "memory")
@@ -187,12 +188,24 @@ def measure_rates(repeats: int) -> dict[str, Rates]:
   return {**rates, "host": host, "disk": host}
 
 
+def add_floors(
+  report: dict[str, Any], seen: Sequence[dict[str, Rates]]
+) -> None:
+  """Relates every call to the best rates seen at any time of this run."""
+  best = {
+    place: Rates(*map(max, zip(*(rates[place] for rates in seen), strict=True)))
+    for place in seen[0]
+  }
+  report["rates"] = {place: rates._asdict() for place, rates in best.items()}
+  for row in report["rows"]:
+    place, _ = HOMES[row["home"]]
+    for call in ("search", "read"):
+      work = Work(row[f"{call}_bytes"], row[f"{call}_flops"])
+      row[f"{call}_floor_s"] = work.seconds(best[place])
+
+
 def measure_home(
-  cfg: ModelConfig,
-  flags: argparse.Namespace,
-  name: str,
-  chunks: int,
-  rates: dict[str, Rates],
+  cfg: ModelConfig, flags: argparse.Namespace, name: str, chunks: int
 ) -> Iterator[dict[str, Any]]:
   """One row per number of queries; none where the chunks do not fit."""
   measure.say(f"{format_length(chunks)} chunks, {name} ...")
@@ -206,17 +219,7 @@ def measure_home(
     memory = fill(memory, plan)
     for queries in flags.queries:
       row = measure_calls(memory, plan, cfg, queries, flags.repeats)
-      floors = {
-        f"{call}_floor_s": row.pop(f"{call}_work").seconds(rates[plan.home])
-        for call in ("search", "read")
-      }
-      yield {
-        "home": name,
-        "chunks": chunks,
-        "queries": queries,
-        **row,
-        **floors,
-      }
+      yield {"home": name, "chunks": chunks, "queries": queries, **row}
     if isinstance(memory, DiskMemory):
       memory.close(delete=True)
 
@@ -296,11 +299,15 @@ def measure_calls(
     sink=0,
   )
   done = measure.time_calls(read, repeats=repeats)
+  search_cost = search_work(plan, queries)
+  read_cost = read_work(plan, cfg, queries, found)
   return {
     "search_s": searched.median_s,
+    "search_bytes": search_cost.nbytes,
+    "search_flops": search_cost.flops,
     "read_s": done.median_s,
-    "search_work": search_work(plan, queries),
-    "read_work": read_work(plan, cfg, queries, found),
+    "read_bytes": read_cost.nbytes,
+    "read_flops": read_cost.flops,
     "held_bytes": sum(memory.nbytes()),
   }
 

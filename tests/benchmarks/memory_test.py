@@ -64,6 +64,16 @@ def test_rates_are_measured(monkeypatch):
   assert memory.measure.upload_rate(memory.jax.devices()[0], repeats=1) > 0
 
 
+def test_the_best_rates_of_the_run_count():
+  slow, fast = memory.Rates(1e9, 5e9), memory.Rates(2e9, 4e9)
+  work = {"search_bytes": 4e9, "search_flops": 0}
+  row = {"home": "host", **work, "read_bytes": 0, "read_flops": 1e10}
+  report = {"rows": [row]}
+  memory.add_floors(report, [{"host": slow}, {"host": fast}])
+  assert report["rates"]["host"] == {"bytes_per_s": 2e9, "flops_per_s": 5e9}
+  assert (row["search_floor_s"], row["read_floor_s"]) == (2.0, 2.0)
+
+
 def test_floor_is_the_slower_of_moving_and_computing():
   rates = memory.Rates(bytes_per_s=10.0, flops_per_s=100.0)
   assert memory.Work(20, 100).seconds(rates) == 2.0
