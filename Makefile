@@ -26,12 +26,19 @@ NIAH_NOISE := --suites=hsa_ruler --tasks=s_niah --haystack=noise \
   --lengths=1M --samples=10
 PPL := --suites=ppl --lengths=256,4K --samples=20
 
+# What `make eval-32m` asks; 10 samples of 32M tokens are about an hour on two
+# cores, in each home. Override: make eval-32m LENGTHS=1M,4M SAMPLES=2
+LENGTHS ?= 1M,4M,16M,32M
+SAMPLES ?= 10
+NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --haystack=noise \
+  --lengths=$(LENGTHS) --samples=$(SAMPLES)
+
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
-  test test-slow lint bench clean
+  eval-32m test test-slow lint bench bench-memory bench-decode clean
 
 help:  ## Lists the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
 	  | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## Installs the package and its tools into .venv (once).
@@ -92,6 +99,17 @@ quickstart-store-control: $(STAMP)
 	mkdir -p $(STORED_SWA)
 	cp $(SWA)/eval/run.json $(SWA)/eval/results.jsonl $(STORED_SWA)/
 
+# Every finished sample is kept: the same command goes on where it was stopped.
+eval-32m: $(STAMP)  ## Asks for a needle in up to 32M tokens, from disk and from RAM.
+	$(MAKE) --no-print-directory quickstart-data
+	$(MAKE) --no-print-directory quickstart-train
+	$(RUN) eval.py --checkpoint=$(HSA) --workdir=$(HSA)/eval_32m_disk \
+	  --memory=disk $(NIAH_LONG)
+	$(RUN) eval.py --checkpoint=$(HSA) --workdir=$(HSA)/eval_32m_int8 \
+	  --memory=host --kv-dtype=int8 $(NIAH_LONG)
+	@$(RUN) eval.py --report $(HSA)/eval_32m_disk $(HSA)/eval_32m_int8 \
+	  --out=$(RUNS)/comparison_32m
+
 # --- development -------------------------------------------------------------
 
 test: $(STAMP)  ## Runs the tests (under 10 minutes on 2 cores).
@@ -107,6 +125,13 @@ lint: $(STAMP)  ## Style, formatting and types.
 
 bench: $(STAMP)  ## Measures this machine: training, prefill, memory.
 	$(RUN) benchmarks/bench.py
+
+bench-memory: $(STAMP)  ## Search and read in every home of the memory.
+	$(RUN) benchmarks/memory.py
+
+PRESET ?= tiny
+bench-decode: $(STAMP)  ## Prefill and decode beside full attention; GPU: PRESET=345m.
+	$(RUN) benchmarks/prefill_decode.py --preset=$(PRESET)
 
 clean:  ## Removes the environment and caches; keeps data/ and runs/.
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -13,7 +13,6 @@ hardware and versions. Run it on an otherwise idle machine.
 import argparse
 import functools
 import importlib.util
-import json
 import pathlib
 import statistics
 import sys
@@ -74,19 +73,19 @@ def main() -> None:
     "versions": measure.versions(),
     "repeats": flags.repeats,
   }
-  say("matrix products ...")
+  measure.say("matrix products ...")
   products = [measure_matmul(cfg, flags)]
-  say("training step ...")
+  measure.say("training step ...")
   report["training"] = [
     measure_training(cfg, stage, repeats=flags.repeats)
     for stage in distinct_stages(cfg)
   ]
   products.append(measure_matmul(cfg, flags))
-  say("streaming prefill ...")
+  measure.say("streaming prefill ...")
   report["prefill"] = measure_prefill(cfg, flags)
   products.append(measure_matmul(cfg, flags))
   add_shares(report, products)
-  path = write(report, pathlib.Path(flags.out))
+  path = measure.write_json(report, flags.out, f"bench_{report['config']}")
   print("\n".join(table(report)))
   print(f"written to {path}")
 
@@ -291,24 +290,11 @@ def analysis_of(program: Any) -> Any:
   return analysis
 
 
-def write(report: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:
-  """One file per configuration, platform and number of cores."""
-  machine = report["hardware"]
-  name = f"bench_{report['config']}_{machine['platform']}"
-  if machine["platform"] == "cpu":
-    name += f"_{machine['cores']}cores"
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / f"{name}.json"
-  path.write_text(json.dumps(report, indent=2) + "\n")
-  return path
-
-
 def table(report: dict[str, Any]) -> list[str]:
   """The report for people."""
-  machine, peak = report["hardware"], report["matmul_flops_per_s"]
+  peak = report["matmul_flops_per_s"]
   lines = [
-    f"{machine['cpu']}, {machine['cores']} cores; {machine['num_devices']} x"
-    f" {machine['device']}; jax {report['versions']['jax']}",
+    measure.describe_machine(report),
     f"{'float32 products':34}{peak / 1e9:10.1f} GFLOP/s",
   ]
   for row in report["matmul"]:
@@ -340,11 +326,6 @@ def rate_line(name: str, row: dict[str, Any]) -> str:
     f"  {row['share_of_matmul']:6.1%} of products"
     f"  {row['tokens_per_s']:,.0f} tokens/s"
   )
-
-
-def say(text: str) -> None:
-  """Progress, apart from the report."""
-  print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,13 @@ def test_links_lead_somewhere(page):
 
 def test_make_targets_exist():
   makefile = (ROOT / "Makefile").read_text()
-  known = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+  known = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
   for page in PAGES:
-    named = set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)$", page.read_text()))
-    named |= set(re.findall(r"^    make ([a-z-]+)", page.read_text(), re.M))
-    named |= set(re.findall(r"`make ([a-z-]+)`", page.read_text()))
+    named = set(
+      re.findall(r"\bmake ([a-z]+(?:-[a-z0-9]+)*)$", page.read_text())
+    )
+    named |= set(re.findall(r"^    make ([a-z0-9-]+)", page.read_text(), re.M))
+    named |= set(re.findall(r"`make ([a-z0-9-]+)`", page.read_text()))
     assert named <= known, (page.name, named - known)
 
 

@@ -13,7 +13,6 @@ Exit codes: 0 finished, 2 something to correct in the input, 130 stopped.
 """
 
 import argparse
-import difflib
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +23,12 @@ from absl import logging
 
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
-from hsa_jax.cli.flags import Parser
+from hsa_jax.cli.flags import Parser, as_flag_errors, read_names
+from hsa_jax.cli.memory_flags import (
+  MemoryChoice,
+  add_memory_flags,
+  read_memory,
+)
 from hsa_jax.config import (
   Config,
   ConfigError,
@@ -56,7 +60,7 @@ from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import check_writable
 from hsa_jax.evaluation.room import plan_room
-from hsa_jax.memory import Home, KvDtype, MemoryHomeError, Plan
+from hsa_jax.memory import MemoryHomeError, Plan
 from hsa_jax.training.checkpoint import (
   CheckpointError,
   CheckpointMeta,
@@ -138,10 +142,8 @@ def _plan(arguments: Arguments, subject: Subject) -> Plan:
   """What the longest context takes, before anything is computed."""
   settings = arguments.settings
   folder = pathlib.Path(arguments.workdir)
-  try:
+  with as_flag_errors():
     return plan_room(settings, subject.cfg.model, max(settings.lengths), folder)
-  except ValueError as error:
-    raise FlagError([str(error)]) from error
 
 
 def compare(values: argparse.Namespace) -> int:
@@ -172,18 +174,15 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
 
   if not values.checkpoint:
     problems.append("--checkpoint is missing: the --workdir of a training run")
-  suites = read(lambda: _names("--suites", values.suites, SUITES), ())
-  read(lambda: _names("--tasks", values.tasks, niah.TASKS), ())
+  suites = read(lambda: read_names("--suites", values.suites, SUITES), ())
+  read(lambda: read_names("--tasks", values.tasks, niah.TASKS), ())
   kinds = [str(kind) for kind in Haystack]
-  haystacks = read(lambda: _names("--haystack", values.haystack, kinds), ())
+  haystacks = read(lambda: read_names("--haystack", values.haystack, kinds), ())
   needles = [str(kind) for kind in Needle]
-  homes = [str(home) for home in Home if home is not Home.SHARDED]
-  memory = read(lambda: _names("--memory", values.memory, homes)[0], "host")
-  stored = [str(kind) for kind in KvDtype]
-  kv_dtype = read(
-    lambda: _names("--kv-dtype", values.kv_dtype, stored)[0], "computed"
+  memory = read(lambda: read_memory(values), MemoryChoice())
+  needle = read(
+    lambda: read_names("--needle", values.needle, needles)[0], "digits"
   )
-  needle = read(lambda: _names("--needle", values.needle, needles)[0], "digits")
   for flag in ("segment", "batch"):
     if vars(values)[flag] < 1:
       problems.append(f"--{flag}={vars(values)[flag]}: must be at least 1")
@@ -197,8 +196,8 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     segment=values.segment,
     batch=values.batch,
     seed=values.seed,
-    memory=Home(memory),
-    kv_dtype=KvDtype(kv_dtype),
+    memory=memory.home,
+    kv_dtype=memory.kv_dtype,
   )
   if problems:
     raise FlagError(problems)
@@ -288,21 +287,6 @@ def _check_segment(settings: Settings, model: ModelConfig) -> None:
     )
 
 
-def _names(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
-  names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-  problems = []
-  for name in names:
-    if name not in known:
-      close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-      hint = f"; did you mean {close[0]!r}?" if close else ""
-      problems.append(
-        f"{flag}: {name!r} is not one of {', '.join(known)}{hint}"
-      )
-  if problems:
-    raise FlagError(problems)
-  return names
-
-
 def _label(folder: pathlib.Path) -> str:
   """Name of the training run: `X` of `runs/X/checkpoints/500`."""
   return folder.parent.parent.name
@@ -333,16 +317,7 @@ def _parser() -> Parser:
   )
   add("--batch", type=int, default=1, help="sequences read at the same time")
   add("--seed", type=int, default=0, help="of the samples")
-  add(
-    "--memory",
-    default="host",
-    help="where chunks live: host (RAM), disk (in --workdir), device, auto",
-  )
-  add(
-    "--kv-dtype",
-    default="computed",
-    help="of keys and values in host or disk: computed, bfloat16, int8",
-  )
+  add_memory_flags(parser, disk="in --workdir")
   add("--report", nargs="+", metavar="DIR", help="compare results folders")
   add("--out", help="where a comparison goes")
   return parser

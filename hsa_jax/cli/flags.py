@@ -1,6 +1,9 @@
 """Command lines whose errors are one message that names the flag."""
 
 import argparse
+import contextlib
+import difflib
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from hsa_jax.evaluation.lengths import FlagError
@@ -11,3 +14,32 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     raise FlagError([f"{message}; see --help"])
+
+
+def read_names(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+  """`"a,b"` -> ("a", "b"), without repetition.
+
+  Raises:
+    FlagError: for names that are not known, with the nearest that is.
+  """
+  names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+  problems = []
+  for name in names:
+    if name not in known:
+      close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+      hint = f"; did you mean {close[0]!r}?" if close else ""
+      problems.append(
+        f"{flag}: {name!r} is not one of {', '.join(known)}{hint}"
+      )
+  if problems:
+    raise FlagError(problems)
+  return names
+
+
+@contextlib.contextmanager
+def as_flag_errors() -> Iterator[None]:
+  """Makes a `FlagError` of a `ValueError` that names flags by itself."""
+  try:
+    yield
+  except ValueError as error:
+    raise FlagError([str(error)]) from error

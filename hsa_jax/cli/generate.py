@@ -7,22 +7,26 @@
     cat book.txt question.txt | python -m hsa_jax.cli.generate
       --checkpoint=runs/quickstart --prompt-file=- --max-tokens=16
 
-The prompt is read once, segment by segment, into a chunk memory in host RAM:
-a million tokens are as welcome as ten. Then every token costs the same, but
-for the search over the landmarks of all chunks. The most likely token is taken
-(--temperature=0) or one is drawn; the same flags give the same text.
+The prompt is read once, segment by segment, into a chunk memory (--memory) on
+the device, in host RAM or on disk: a million tokens are as welcome as ten. Then
+every token costs the same, but for the search over the landmarks of all chunks.
+The most likely token is taken (--temperature=0) or one is drawn; the same flags
+give the same text, wherever the chunks live.
 
-Only the continuation goes to stdout, as it arrives; speed goes to stderr. A
-prompt is taken as it is: a final newline in a file is part of it.
+Only the continuation goes to stdout, as it arrives; the room for the chunks,
+which is checked first, and the speed go to stderr. A prompt is taken as it is:
+a final newline in a file is part of it.
 
 Exit codes: 0 finished, 2 something to correct in the input, 130 stopped.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -33,8 +37,13 @@ from absl import logging
 
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
-from hsa_jax.cli.flags import Parser
-from hsa_jax.config import ConfigError
+from hsa_jax.cli.flags import Parser, as_flag_errors
+from hsa_jax.cli.memory_flags import (
+  MemoryChoice,
+  add_memory_flags,
+  read_memory,
+)
+from hsa_jax.config import ConfigError, ModelConfig
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.text_stream import TextStream
 from hsa_jax.data.tokenizer import Tokenizer
@@ -46,7 +55,16 @@ from hsa_jax.inference import (
   generate,
   prefill_decoder,
 )
-from hsa_jax.memory import HostMemory
+from hsa_jax.memory import (
+  ChunkMemory,
+  DiskMemory,
+  Home,
+  MemoryHomeError,
+  Plan,
+  available,
+  make_memory,
+  plan_memory,
+)
 from hsa_jax.models import LanguageModel
 from hsa_jax.training.checkpoint import (
   CheckpointError,
@@ -55,7 +73,13 @@ from hsa_jax.training.checkpoint import (
   read_metadata,
 )
 
-INPUT_ERRORS = (FlagError, CheckpointError, ConfigError, DataError)
+INPUT_ERRORS = (
+  FlagError,
+  CheckpointError,
+  ConfigError,
+  DataError,
+  MemoryHomeError,
+)
 MAX_SEGMENT = 4096  # tokens; what two CPU cores keep in their caches
 
 
@@ -69,6 +93,8 @@ class Arguments(NamedTuple):
   sampling: Sampling
   stop_at_eos: bool
   stream: bool
+  memory: MemoryChoice
+  folder: str
 
 
 class Speed(NamedTuple):
@@ -104,27 +130,62 @@ def run(arguments: Arguments) -> Speed:
   cfg, meta = read_metadata(folder)
   tokenizer = open_tokenizer(folder, cfg, meta)
   tokens = tokenizer.encode(arguments.prompt)[None]
+  plan = make_plan(arguments, cfg.model, tokens.shape[1])
+  print(plan, file=sys.stderr)
   parallel.enable_compilation_cache()
   model, _, _ = load_model(folder)
   prefill = make_prefill(model, tokens.shape[1])
   prefill.warm_up()
-  start = time.perf_counter()
-  decoder, prefill_s = read_prompt(prefill, tokens, arguments.max_tokens)
-  first_token_s, token_s = 0.0, []
-  last = time.perf_counter()
-  for text in continuation(decoder, tokenizer, arguments):
-    now = time.perf_counter()
-    if not first_token_s:
-      first_token_s = now - start
-    else:
-      token_s.append(now - last)
-    last = now
+  with open_memory(plan, arguments.folder) as memory:
+    start = time.perf_counter()
+    decoder, prefill_s = read_prompt(prefill, tokens, memory)
+    times = write_text(continuation(decoder, tokenizer, arguments), arguments)
+  first, rest = times[0] - start, np.diff(times).tolist()
+  return Speed(tokens.shape[1], prefill_s, first, rest)
+
+
+def make_plan(arguments: Arguments, model: ModelConfig, length: int) -> Plan:
+  """The home of the chunks of prompt and continuation, and what they take.
+
+  Raises:
+    FlagError: if the home cannot store the type asked for.
+    MemoryHomeError: if the home asked for, or any, does not fit.
+  """
+  with as_flag_errors():
+    return plan_memory(
+      model,
+      length=length + arguments.max_tokens,
+      batch=1,
+      home=arguments.memory.home,
+      free=available(arguments.folder),
+      kv_dtype=arguments.memory.kv_dtype,
+    )
+
+
+@contextlib.contextmanager
+def open_memory(plan: Plan, folder: str) -> Iterator[ChunkMemory]:
+  """An empty memory; its file, if any, is gone at the end."""
+  if plan.home is not Home.DISK:
+    yield make_memory(plan)
+    return
+  with tempfile.TemporaryDirectory(prefix="chunks-", dir=folder) as own:
+    memory = make_memory(plan, folder=own)
+    assert isinstance(memory, DiskMemory)
+    with contextlib.closing(memory):
+      yield memory
+
+
+def write_text(parts: Iterator[str], arguments: Arguments) -> list[float]:
+  """Writes to stdout; returns when each part was there."""
+  times = []
+  for text in parts:
+    times.append(time.perf_counter())
     sys.stdout.write(text)
     if arguments.stream:
       sys.stdout.flush()
   sys.stdout.write("\n")
   sys.stdout.flush()
-  return Speed(tokens.shape[1], prefill_s, first_token_s, token_s)
+  return times
 
 
 def make_prefill(model: LanguageModel, length: int) -> Prefill:
@@ -136,11 +197,10 @@ def make_prefill(model: LanguageModel, length: int) -> Prefill:
 
 
 def read_prompt(
-  prefill: Prefill, tokens: np.ndarray, max_tokens: int
+  prefill: Prefill, tokens: np.ndarray, memory: ChunkMemory
 ) -> tuple[Decoder, float]:
   """A decoder behind the prompt, and the seconds of the prefill alone."""
   length, start, seconds = tokens.shape[1], time.perf_counter(), 0.0
-  room = (length + max_tokens) // prefill.chunk_size
   # `disable=None`: a bar on a terminal only.
   with tqdm.tqdm(
     total=length, unit="tok", unit_scale=True, leave=False, disable=None
@@ -154,7 +214,7 @@ def read_prompt(
     decoder = prefill_decoder(
       prefill,
       lambda begin, end: tokens[:, begin:end],
-      HostMemory(room if prefill.has_memory else 0),
+      memory,
       length=length,
       advance=advance,
     )
@@ -219,6 +279,14 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     problems.append(f"--top-p={values.top_p}: must lie in (0, 1]; 1 is off")
   if values.seed < 0:
     problems.append(f"--seed={values.seed}: must not be negative")
+  memory = MemoryChoice()
+  try:
+    memory = read_memory(values)
+  except FlagError as error:
+    problems += error.problems
+  folder = values.memory_folder or tempfile.gettempdir()
+  if not pathlib.Path(folder).is_dir():
+    problems.append(f"--memory-folder={folder}: no such folder")
   if problems:
     raise FlagError(problems)
   return Arguments(
@@ -229,6 +297,8 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     Sampling(values.temperature, values.top_k, values.top_p, values.seed),
     values.stop_at_eos,
     values.stream,
+    memory,
+    folder,
   )
 
 
@@ -296,6 +366,13 @@ def _parser() -> Parser:
     action=choice,
     default=True,
     help="write each character when it is certain (default), or in blocks",
+  )
+  add_memory_flags(parser, disk="in --memory-folder")
+  add(
+    "--memory-folder",
+    metavar="DIR",
+    help="for the file of --memory=disk, which is removed at the end;"
+    " default: the system's temporary folder",
   )
   return parser
 

@@ -11,9 +11,9 @@ import numpy as np
 from hsa_jax.evaluation.lengths import format_length
 
 # Colour-blind safe (Okabe and Ito), readable on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = "osD^vP"
-_INK = "#333333"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "osD^vP"
+INK = "#333333"
 
 
 class Sample(NamedTuple):
@@ -92,13 +92,13 @@ def heat_map(
   edges = np.linspace(0, 100, bins + 1)
   names = [f"{a:.0f}-{b:.0f}" for a, b in zip(edges, edges[1:], strict=False)]
   axes.set_yticks(np.arange(bins) + 0.5, names)
-  axes.tick_params(length=0, colors=_INK, labelsize=9)
+  axes.tick_params(length=0, colors=INK, labelsize=9)
   axes.spines[:].set_visible(False)
-  axes.set_xlabel("context length (tokens)", color=_INK)
-  axes.set_ylabel("depth of the needle (%)", color=_INK)
-  axes.set_title(title, fontsize=10, color=_INK)
+  axes.set_xlabel("context length (tokens)", color=INK)
+  axes.set_ylabel("depth of the needle (%)", color=INK)
+  axes.set_title(title, fontsize=10, color=INK)
   bar = figure.colorbar(image, ax=axes, pad=0.02, shrink=0.9)
-  bar.set_label("exact match", color=_INK)
+  bar.set_label("exact match", color=INK)
   bar.outline.set_visible(False)
   figure.savefig(path)
 
@@ -127,10 +127,10 @@ def accuracy_by_length(
   axes.grid(axis="y", color="#dddddd", linewidth=0.8)
   axes.set_axisbelow(True)
   axes.spines[["top", "right"]].set_visible(False)
-  axes.tick_params(colors=_INK, labelsize=9)
-  axes.set_xlabel("context length (tokens)", color=_INK)
-  axes.set_ylabel("exact match, 95% interval", color=_INK)
-  axes.set_title(title, fontsize=10, color=_INK)
+  axes.tick_params(colors=INK, labelsize=9)
+  axes.set_xlabel("context length (tokens)", color=INK)
+  axes.set_ylabel("exact match, 95% interval", color=INK)
+  axes.set_title(title, fontsize=10, color=INK)
   axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
   figure.savefig(path)
 
@@ -148,7 +148,7 @@ def _write_counts(axes, grid: Grid) -> None:
       va="center",
       fontsize=8,
       # The ends of the colour map are dark.
-      color="white" if correct / total in (0, 1) else _INK,
+      color="white" if correct / total in (0, 1) else INK,
     )
 
 
@@ -168,8 +168,8 @@ def _draw_curve(axes, curve: Curve, i: int, count: int) -> None:
     y,
     yerr=np.maximum(spread, 0),
     label=curve.label,
-    color=_COLOURS[i % len(_COLOURS)],
-    marker=_MARKERS[i % len(_MARKERS)],
+    color=COLOURS[i % len(COLOURS)],
+    marker=MARKERS[i % len(MARKERS)],
     markersize=5,
     linewidth=1.8,
     elinewidth=1.1,

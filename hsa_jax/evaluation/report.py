@@ -77,12 +77,12 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     ResultsError: if the folder holds no results.
   """
   folder, run = pathlib.Path(workdir), load_run(workdir)
-  parts = [f"# Evaluation of {run.info.label}", _facts(run.info)]
+  parts = [f"# Evaluation of {run.info.name}", _facts(run.info)]
   for variant in variants([run]):
     image = f"{variant.file_name}.png"
     plots.heat_map(
       _cells(run, variant),
-      title=f"{run.info.label}: {variant.title}",
+      title=f"{run.info.name}: {variant.title}",
       path=folder / image,
     )
     parts += [
@@ -168,7 +168,7 @@ def comparison_table(runs: Sequence[Run], variant: Variant) -> str:
   """One needle task: lengths down, runs across."""
   by_run = [{r["length"]: r for r in _rows(run, variant)} for run in runs]
   lengths = sorted(set().union(*by_run))
-  header = ("length", *(run.info.label for run in runs))
+  header = ("length", *(run.info.name for run in runs))
   lines = [
     (
       format_length(length),
@@ -194,7 +194,7 @@ def text_comparison_table(runs: Sequence[Run]) -> str:
   points = list(dict.fromkeys(point for rows in by_run for point in rows))
   if not points:
     return ""
-  header = ("protocol", "context", *(run.info.label for run in runs))
+  header = ("protocol", "context", *(run.info.name for run in runs))
   lines = [
     (
       point[0],
@@ -211,7 +211,7 @@ def runs_table(runs: Sequence[Run]) -> str:
   header = ("run", "parameters", "steps", "trained at", "receptive field")
   lines = [
     (
-      run.info.label,
+      run.info.name,
       f"{run.info.num_parameters:,}",
       f"{run.info.step:,}",
       f"{run.info.train_length:,} tokens",
@@ -280,7 +280,7 @@ def _curve(run: Run, variant: Variant) -> plots.Curve:
     for r in _rows(run, variant)
   ]
   return plots.Curve(
-    run.info.label, points, run.info.train_length, run.info.receptive_field
+    run.info.name, points, run.info.train_length, run.info.receptive_field
   )
 
 
@@ -342,6 +342,7 @@ def _facts(info: RunInfo) -> str:
     ("tokenizer", info.tokenizer[:12]),
     ("token store", info.store[:12]),
     ("evaluation seed", info.seed),
+    ("keys and values stored as", info.kv_dtype),
   ]
   return "\n".join(f"- {name}: {value}" for name, value in facts)
 

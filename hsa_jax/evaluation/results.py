@@ -60,6 +60,12 @@ class RunInfo(NamedTuple):
   receptive_field: int | None
   kv_dtype: str = "computed"
 
+  @property
+  def name(self) -> str:
+    """The label, with the stored type of keys and values where it rounds."""
+    rounded = self.kv_dtype != "computed"
+    return f"{self.label} ({self.kv_dtype})" if rounded else self.label
+
 
 # Two runs with equal values here measure the same thing.
 _IDENTITY = ("step", "config_hash", "tokenizer", "store", "seed", "kv_dtype")

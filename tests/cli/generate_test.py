@@ -12,6 +12,7 @@ from flax import nnx
 from hsa_jax.cli import generate
 from hsa_jax.config import MeshConfig
 from hsa_jax.data.tokenizer import load_tokenizer
+from hsa_jax.memory import MemoryBytes
 from hsa_jax.models import LanguageModel
 from hsa_jax.parallel import make_mesh
 from hsa_jax.training.checkpoint import Checkpointer, RunInfo, load_model
@@ -77,6 +78,41 @@ def test_greedy_text_is_that_of_the_full_forward_pass(ask, checkpoint):
   assert "tokens/s" in err and "ms/token" in err
 
 
+def test_every_home_gives_the_same_text(ask, tmp_path):
+  homes = ("host", "device", "disk", "auto")
+  runs = [
+    ask(
+      "--no-stop-at-eos",
+      f"--memory={home}",
+      f"--memory-folder={tmp_path}",
+      "--temperature=2",
+    )
+    for home in homes
+  ]
+  assert [code for code, _, _ in runs] == [0] * len(homes)
+  assert len({out for _, out, _ in runs}) == 1
+  # Chunks of the prompt and of what follows it, in one plan.
+  chunks = (len(PROMPT) + NEW) // 8
+  named = ("host", "device", "disk", "device")
+  for (_, _, err), home in zip(runs, named, strict=True):
+    assert f"memory={home}: {chunks} chunks, " in err
+  assert not list(tmp_path.iterdir())  # the file of the disk home is gone
+
+
+def test_rounded_keys_and_values_are_named(ask):
+  code, _, err = ask("--kv-dtype=int8")
+  assert code == 0 and "keys and values as int8" in err
+
+
+def test_a_home_that_does_not_fit_is_refused(ask, monkeypatch):
+  free = MemoryBytes(device=100, host=100, disk=10**9)
+  monkeypatch.setattr(generate, "available", lambda folder: free)
+  code, out, err = ask("--memory=host")
+  assert (code, out) == (2, "")
+  assert "--memory=host needs" in err and "--memory=disk fits" in err
+  assert ask("--memory=auto")[0] == 0
+
+
 def test_draws_depend_on_the_seed_alone(ask):
   flags = ("--temperature=2", "--top-k=200", "--top-p=0.99")
   texts = [ask(*flags, f"--seed={seed}")[1] for seed in (1, 1, 2)]
@@ -112,6 +148,9 @@ def test_prompt_from_a_file_or_stdin(ask, tmp_path, monkeypatch):
     (["--prompt-file=x"], "either --prompt=TEXT or --prompt-file=FILE"),
     (["--checkpoint=/no/such/run"], "/no/such/run: no such folder"),
     (["--checkpoint="], "--checkpoint is missing"),
+    (["--memory=dsk"], "did you mean 'disk'"),
+    (["--memory=device", "--kv-dtype=int8"], "only host and disk store"),
+    (["--memory-folder=/no/such"], "--memory-folder=/no/such: no such folder"),
     (["--promt=x"], "--promt=x"),
   ],
 )

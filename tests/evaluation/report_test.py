@@ -104,3 +104,9 @@ def test_many_samples_get_ten_bins():
 )
 def test_bytes_are_readable(count, text):
   assert report.format_bytes(count) == text
+
+
+def test_runs_that_round_are_told_apart():
+  info = RunInfo("a", "c", 5, "h", "t", "s", 0, 256, 1_000_000, None)
+  rounded = info._replace(kv_dtype="int8")
+  assert (info.name, rounded.name) == ("a", "a (int8)")

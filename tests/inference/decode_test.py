@@ -49,6 +49,9 @@ def num_compiled(function) -> int:
   return sum(program._cache_size() for program in function.programs.values())
 
 
+PROGRAMS = (decode._step, decode._read_token, decode._encode, decode._logits_at)
+
+
 def run(decoder, count=NEW):
   """Greedy tokens, and the logits that each was chosen by."""
   tokens, logits = [], []
@@ -98,6 +101,16 @@ def test_a_memory_on_the_device_is_one_compiled_step():
   assert_continues(prefill.model, prompt, *run(decoder))
   # One that searches, one that reuses the retrieval of its block.
   assert num_compiled(decode._step) - before == 2
+
+
+@pytest.mark.parametrize("make_memory", [DeviceMemory, HostMemory])
+def test_decoding_on_and_on_compiles_nothing_more(make_memory):
+  prefill, prompt = prefill_of("two_groups_with_windows"), random_tokens((2, 5))
+  decoder = start(prefill, prompt, make_memory)
+  run(decoder, 3 * CHUNK)
+  before = [num_compiled(f) for f in PROGRAMS]
+  run(decoder, LONGEST - 3 * CHUNK)
+  assert [num_compiled(f) for f in PROGRAMS] == before
 
 
 def test_programs_do_not_depend_on_the_position():
