@@ -61,7 +61,10 @@ class RunInfo(NamedTuple):
   kv_dtype: str = "computed"
 
 
-# Two runs with equal values here measure the same thing.
+# Two runs with equal values here measure the same thing. Where chunks lived and
+# how the prefill read are not among them: every home and both prefills compute
+# the same function, so one run may go on with what another began. Each
+# prediction line says which it was, because the cost does depend on it.
 _IDENTITY = ("step", "config_hash", "tokenizer", "store", "seed", "kv_dtype")
 
 

@@ -96,6 +96,10 @@ class SegmentReader(Protocol):
     """Reads a stretch; `carry` is used up."""
     ...
 
+  def warm_up(self) -> None:
+    """Compiles the programs, so that no measurement includes it."""
+    ...
+
 
 class Prefill:
   """The one compiled program that reads every segment, one after the other.
