@@ -105,6 +105,12 @@ class ResultStore:
       append_line(self.path / "results.jsonl", line)
 
 
+def identity(info: RunInfo) -> dict[str, Any]:
+  """What distinguishes runs that do not measure the same thing."""
+  fields = info._asdict()
+  return {name: fields[name] for name in _IDENTITY}
+
+
 def key_of(row: Mapping[str, Any]) -> tuple:
   """The measurement that a line belongs to."""
   return tuple(row[name] for name in KEY)
@@ -196,7 +202,7 @@ def _claim(path: pathlib.Path, info: RunInfo) -> None:
     temporary.write_text(json.dumps(info._asdict(), indent=2) + "\n")
     temporary.replace(file)
     return
-  old, new = read_info(path)._asdict(), info._asdict()
+  old, new = identity(read_info(path)), identity(info)
   other = [
     f"{name}: {old[name]} there, {new[name]} now"
     for name in _IDENTITY

@@ -144,6 +144,10 @@ class Session:
     if self.progress is not None:
       self.progress.advance(tokens, samples=samples)
 
+  def skip(self, tokens: int) -> None:
+    if self.progress is not None:
+      self.progress.skip(tokens)
+
   def message(self, text: str) -> None:
     if self.progress is not None:
       self.progress.message(text)
@@ -198,6 +202,22 @@ def footprint() -> Footprint:
   unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
   held = sum(array.nbytes for array in jax.live_arrays())
   return Footprint(peak * unit, held)
+
+
+class TokenCounter:
+  """Counts tokens per row as they are read, and tells the session's progress.
+
+  Attributes:
+    tokens: read so far; fewer than a context has where one was taken up.
+  """
+
+  def __init__(self, session: Session, rows: int) -> None:
+    self.tokens = 0
+    self._session, self._rows = session, rows
+
+  def __call__(self, tokens: int) -> None:
+    self.tokens += tokens
+    self._session.advance(tokens * self._rows)
 
 
 class Clock:
