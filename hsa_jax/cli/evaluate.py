@@ -6,10 +6,12 @@
       --out=runs/comparison
 
 Run the same command again after a crash, a kill or a Ctrl-C: samples that are
-finished are not computed again. Writes into --workdir: results.jsonl and
+finished are not computed again, and with --memory=disk the one that was being
+read goes on where it was. Writes into --workdir: results.jsonl and
 predictions.jsonl, then report.md and plots made from these two alone.
 
-Exit codes: 0 finished, 2 something to correct in the input, 130 stopped.
+Exit codes: 0 finished, 2 something to correct (a flag, a full disk, too little
+memory; finished samples are kept), 130 stopped.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from jax.sharding import Mesh
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
 from hsa_jax.cli.evaluate_flags import Arguments, make_parser, read_arguments
+from hsa_jax.cli.faults import FAULTS, explain_fault
 from hsa_jax.config import Config, ConfigError, ModelConfig, config_hash
 from hsa_jax.data.build import ensure_store
 from hsa_jax.data.errors import DataError
@@ -87,6 +90,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
   except INPUT_ERRORS as error:
     print(f"error: {error}", file=sys.stderr)
+    return 2
+  except FAULTS as error:
+    message = explain_fault(error)
+    if message is None:
+      raise
+    print(f"error: {message}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print(

@@ -117,11 +117,21 @@ def key_of(row: Mapping[str, Any]) -> tuple:
 
 
 def append_line(path: pathlib.Path, row: Mapping[str, Any]) -> None:
-  """Appends one JSON line and waits until it is on disk."""
-  with path.open("a", encoding="utf-8") as file:
-    file.write(json.dumps(row) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
+  """Appends one JSON line and waits until it is on disk.
+
+  Raises:
+    ResultsError: if the disk is full or fails; the lines before stay whole.
+  """
+  try:
+    with path.open("a", encoding="utf-8") as file:
+      file.write(json.dumps(row) + "\n")
+      file.flush()
+      os.fsync(file.fileno())
+  except OSError as error:
+    raise ResultsError(
+      f"{path}: {error.strerror}; make room, then run the same command: the"
+      " samples finished before this one are kept"
+    ) from error
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:

@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from hsa_jax.memory.device import take_room
 from hsa_jax.memory.layout import Layout
 from hsa_jax.memory.protocol import (
   MemoryBytes,
@@ -152,11 +153,12 @@ def make_sharded(
   """An empty memory with its room.
 
   Raises:
-    MemoryHomeError: if the devices have no memory of the kind asked for.
+    MemoryHomeError: if the devices have no memory of the kind asked for, or
+      refuse it.
   """
   check_placement(placement)
   abstract = abstract_sharded(layout, capacity, placement)
-  arrays = _room_program(layout, capacity, placement)()
+  arrays = take_room(_room_program(layout, capacity, placement))
   return dataclasses.replace(abstract, arrays=arrays, length=0)
 
 
