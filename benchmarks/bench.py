@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from hsa_jax.cli.evaluate import DEFAULT_SEGMENT
+from hsa_jax.cli.evaluate_flags import DEFAULT_SEGMENT
 from hsa_jax.config import (
   Config,
   StageConfig,

@@ -6,43 +6,35 @@
       --out=runs/comparison
 
 Run the same command again after a crash, a kill or a Ctrl-C: samples that are
-finished are not computed again. Writes into --workdir: results.jsonl and
+finished are not computed again, and with --memory=disk the one that was being
+read goes on where it was. Writes into --workdir: results.jsonl and
 predictions.jsonl, then report.md and plots made from these two alone.
 
-Exit codes: 0 finished, 2 something to correct in the input, 130 stopped.
+Exit codes: 0 finished, 2 something to correct (a flag, a full disk, too little
+memory; finished samples are kept), 130 stopped.
 """
 
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
+from jax.sharding import Mesh
 
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
-from hsa_jax.cli.flags import Parser, as_flag_errors, read_names
-from hsa_jax.cli.memory_flags import (
-  MemoryChoice,
-  add_memory_flags,
-  read_memory,
-)
-from hsa_jax.config import (
-  Config,
-  ConfigError,
-  Haystack,
-  ModelConfig,
-  Needle,
-  config_hash,
-)
+from hsa_jax.cli.evaluate_flags import Arguments, make_parser, read_arguments
+from hsa_jax.cli.faults import FAULTS, explain_fault
+from hsa_jax.cli.flags import as_flag_errors
+from hsa_jax.config import Config, ConfigError, ModelConfig, config_hash
 from hsa_jax.data.build import ensure_store
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.store import TokenStore
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation import (
-  SUITES,
   FlagError,
   Job,
   ResultsError,
@@ -56,10 +48,10 @@ from hsa_jax.evaluation import (
   write_comparison,
   write_report,
 )
-from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import check_writable
-from hsa_jax.evaluation.room import plan_room
+from hsa_jax.evaluation.room import make_devices, plan_room
+from hsa_jax.evaluation.session import PrefillKind
 from hsa_jax.memory import MemoryHomeError, Plan
 from hsa_jax.training.checkpoint import (
   CheckpointError,
@@ -69,7 +61,6 @@ from hsa_jax.training.checkpoint import (
   read_metadata,
 )
 
-T = TypeVar("T")
 INPUT_ERRORS = (
   FlagError,
   ResultsError,
@@ -78,17 +69,6 @@ INPUT_ERRORS = (
   DataError,
   MemoryHomeError,
 )
-DEFAULT_SEGMENT = 4096  # tokens; what two CPU cores keep in their caches
-
-
-class Arguments(NamedTuple):
-  """The command line, each value checked by itself."""
-
-  checkpoint: str
-  step: int | None
-  suites: tuple[str, ...]
-  settings: Settings
-  workdir: str
 
 
 class Subject(NamedTuple):
@@ -104,13 +84,19 @@ class Subject(NamedTuple):
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit code."""
   try:
-    values = _parser().parse_args(argv)
+    values = make_parser(__doc__).parse_args(argv)
     if values.report is not None:
       return compare(values)
     evaluate(read_arguments(values))
     return 0
   except INPUT_ERRORS as error:
     print(f"error: {error}", file=sys.stderr)
+    return 2
+  except FAULTS as error:
+    message = explain_fault(error)
+    if message is None:
+      raise
+    print(f"error: {message}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print(
@@ -123,11 +109,16 @@ def main(argv: Sequence[str]) -> int:
 def evaluate(arguments: Arguments) -> pathlib.Path:
   """Measures everything asked for; returns the path of the report."""
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
+  if arguments.settings.prefill is PrefillKind.HALO:
+    parallel.prepare_host()  # before a checkpoint is opened, which starts JAX
   subject = find_subject(arguments)
   check_writable(arguments.workdir)
-  print(_plan(arguments, subject), file=sys.stderr)
+  mesh = make_devices(arguments.settings)
+  print(_plan(arguments, subject, mesh), file=sys.stderr)
+  if mesh is not None:
+    print(f"devices: {mesh.size} {jax.default_backend()}", file=sys.stderr)
   parallel.enable_compilation_cache()
-  session = _open_session(arguments, subject)
+  session = _open_session(arguments, subject, mesh)
   jobs = _jobs(arguments, subject)
   with _progress(session, jobs) as progress:
     for job in jobs:
@@ -138,12 +129,13 @@ def evaluate(arguments: Arguments) -> pathlib.Path:
   return report
 
 
-def _plan(arguments: Arguments, subject: Subject) -> Plan:
+def _plan(arguments: Arguments, subject: Subject, mesh: Mesh | None) -> Plan:
   """What the longest context takes, before anything is computed."""
   settings = arguments.settings
   folder = pathlib.Path(arguments.workdir)
+  longest = max(settings.lengths)
   with as_flag_errors():
-    return plan_room(settings, subject.cfg.model, max(settings.lengths), folder)
+    return plan_room(settings, subject.cfg.model, longest, folder, mesh)
 
 
 def compare(values: argparse.Namespace) -> int:
@@ -155,54 +147,6 @@ def compare(values: argparse.Namespace) -> int:
   print(path.read_text(encoding="utf-8"))
   print(f"report: {path}")
   return 0
-
-
-def read_arguments(values: argparse.Namespace) -> Arguments:
-  """Checks every flag by itself.
-
-  Raises:
-    FlagError: naming all that is wrong, one line each.
-  """
-  problems: list[str] = []
-
-  def read(parse: Callable[[], T], otherwise: T) -> T:
-    try:
-      return parse()
-    except FlagError as error:
-      problems.extend(error.problems)
-      return otherwise
-
-  if not values.checkpoint:
-    problems.append("--checkpoint is missing: the --workdir of a training run")
-  suites = read(lambda: read_names("--suites", values.suites, SUITES), ())
-  read(lambda: read_names("--tasks", values.tasks, niah.TASKS), ())
-  kinds = [str(kind) for kind in Haystack]
-  haystacks = read(lambda: read_names("--haystack", values.haystack, kinds), ())
-  needles = [str(kind) for kind in Needle]
-  memory = read(lambda: read_memory(values), MemoryChoice())
-  needle = read(
-    lambda: read_names("--needle", values.needle, needles)[0], "digits"
-  )
-  for flag in ("segment", "batch"):
-    if vars(values)[flag] < 1:
-      problems.append(f"--{flag}={vars(values)[flag]}: must be at least 1")
-  if values.seed < 0:
-    problems.append(f"--seed={values.seed}: must not be negative")
-  settings = Settings(
-    lengths=read(lambda: parse_lengths(values.lengths), (1,)),
-    samples=read(lambda: parse_samples(values.samples), ()),
-    haystacks=tuple(map(Haystack, haystacks)),
-    needle=Needle(needle),
-    segment=values.segment,
-    batch=values.batch,
-    seed=values.seed,
-    memory=memory.home,
-    kv_dtype=memory.kv_dtype,
-  )
-  if problems:
-    raise FlagError(problems)
-  workdir = values.workdir or str(pathlib.Path(values.checkpoint) / "eval")
-  return Arguments(values.checkpoint, values.step, suites, settings, workdir)
 
 
 def find_subject(arguments: Arguments) -> Subject:
@@ -220,7 +164,9 @@ def find_subject(arguments: Arguments) -> Subject:
   return Subject(folder, cfg, meta, tokenizer, ensure_store(cfg.data))
 
 
-def _open_session(arguments: Arguments, subject: Subject) -> Session:
+def _open_session(
+  arguments: Arguments, subject: Subject, mesh: Mesh | None
+) -> Session:
   model, cfg, _ = load_model(subject.folder)
   count = sum(leaf.size for leaf in jax.tree.leaves(model))
   info = RunInfo(
@@ -244,6 +190,7 @@ def _open_session(arguments: Arguments, subject: Subject) -> Session:
     subject.store,
     arguments.settings,
     results,
+    mesh=mesh,
   )
 
 
@@ -290,37 +237,6 @@ def _check_segment(settings: Settings, model: ModelConfig) -> None:
 def _label(folder: pathlib.Path) -> str:
   """Name of the training run: `X` of `runs/X/checkpoints/500`."""
   return folder.parent.parent.name
-
-
-def _parser() -> Parser:
-  parser = Parser(
-    prog="eval.py",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
-  add("--checkpoint", help="workdir of a training run, or one step's folder")
-  add("--step", type=int, help="which checkpoint; default: the newest")
-  add("--suites", default="hsa_ruler", help="hsa_ruler, ppl")
-  add("--tasks", default="s_niah", help="of hsa_ruler: s_niah")
-  add("--lengths", default="256,1K,4K,16K", help="tokens, as 256,4K,1M")
-  add("--samples", default="20", help="per length; 20,256K:10 from 256K on 10")
-  add("--haystack", default="text", help="text, noise")
-  add("--needle", default="digits", help="digits or ids")
-  add("--workdir", help="where results go; default: CHECKPOINT/eval")
-  add(
-    "--segment",
-    type=int,
-    default=DEFAULT_SEGMENT,
-    help="tokens per call of the prefill program",
-  )
-  add("--batch", type=int, default=1, help="sequences read at the same time")
-  add("--seed", type=int, default=0, help="of the samples")
-  add_memory_flags(parser, disk="in --workdir")
-  add("--report", nargs="+", metavar="DIR", help="compare results folders")
-  add("--out", help="where a comparison goes")
-  return parser
 
 
 if __name__ == "__main__":

@@ -24,11 +24,12 @@ from hsa_jax.evaluation.session import (
   Job,
   Session,
   Settings,
+  TokenCounter,
   footprint,
   run_job,
 )
-from hsa_jax.inference.stream import (
-  first_token,
+from hsa_jax.inference import (
+  Journal,
   read_context,
   suffix_logits,
   tail_length,
@@ -150,8 +151,9 @@ class _Bench:
       )
       for number in numbers
     ]
+    memory, journal = self.room.taken_up(job, numbers)
     outcomes, cost = run_batch(
-      session, recipes, self.haystacks, self.room.emptied()
+      session, recipes, self.haystacks, memory, journal
     )
     for number, recipe, outcome in zip(numbers, recipes, outcomes, strict=True):
       line = _line(session, recipe, outcome, self.haystacks)
@@ -163,6 +165,7 @@ def run_batch(
   recipes: Sequence[tasks.NiahRecipe],
   haystacks: tasks.Haystacks,
   memory: ChunkMemory,
+  journal: Journal | None,
 ) -> tuple[list[Outcome], Cost]:
   """Streams equally long samples through the model.
 
@@ -170,7 +173,8 @@ def run_batch(
     session: model and settings.
     recipes: at most `settings.batch` samples of one length.
     haystacks: rings they are cut from.
-    memory: empty, with room for the chunks.
+    memory: with room for the chunks, from `Room.taken_up`.
+    journal: of that memory.
   """
   model, prefill, length = session.model, session.prefill, recipes[0].length
   answers = [find_answer(recipe) for recipe in recipes]
@@ -183,22 +187,22 @@ def run_batch(
     return np.stack(rows)
 
   recorder = RecordingMemory(memory)
-  clock = Clock()
+  count, clock = TokenCounter(session, len(recipes)), Clock()
   suffix, _ = read_context(
     prefill,
     source,
     recorder,
     length=length,
     keep=keep,
-    advance=lambda tokens: session.advance(tokens * len(recipes)),
+    advance=count,
+    journal=journal,
   )
   prefill_s = clock.lap()
   device_bytes = footprint().device_bytes
   logits = suffix_logits(model, suffix, recorder, num_logits=outputs)
   best = np.argmax(np.asarray(logits), axis=-1)
-  begin = first_token(model.cfg, length=length, keep=keep)
   cost = Cost(
-    prefill_s, clock.lap(), length - begin, recorder.nbytes(), device_bytes
+    prefill_s, clock.lap(), count.tokens, recorder.nbytes(), device_bytes
   )
   offset = length - best.shape[1]
   outcomes = [

@@ -32,11 +32,11 @@ from hsa_jax.evaluation.session import (
   Job,
   Session,
   Settings,
+  TokenCounter,
   footprint,
   run_job,
 )
 from hsa_jax.inference import (
-  first_token,
   read_context,
   read_sequence,
   suffix_logits,
@@ -241,28 +241,28 @@ def _run_contexts(
   def source(start: int, stop: int) -> np.ndarray:
     return np.stack([ring(tokens, b + start, stop - start) for b in begins])
 
-  memory = room.emptied()
-  clock = Clock()
+  memory, journal = room.taken_up(job, numbers)
+  count, clock = TokenCounter(session, len(begins)), Clock()
   suffix, full = read_context(
     session.prefill,
     source,
     memory,
     length=length,
     keep=keep,
-    advance=lambda count: session.advance(count * len(begins)),
+    advance=count,
+    journal=journal,
   )
   logits = suffix_logits(model, suffix, full, num_logits=outputs)
   targets = source(length - outputs + 1, length)
   nats = np.asarray(_nats(logits[: len(begins), :-1], targets))
   seconds = clock.lap() / len(begins)
-  read = length - first_token(model.cfg, length=length, keep=keep)
   for number, row in zip(numbers, nats, strict=True):
     yield {
       "sample": number,
       "nats": float(np.sum(row, dtype=np.float64)),
       "num_targets": len(row),
       "buckets": [],
-      "tokens_read": read,
+      "tokens_read": count.tokens,
       "seconds": seconds,
       **_bytes_fields(full),
       **footprint()._asdict(),

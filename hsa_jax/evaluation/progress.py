@@ -56,6 +56,13 @@ class Progress:
       self._last = time.monotonic()
       print(self.line(), flush=True)
 
+  def skip(self, tokens: int) -> None:
+    """Leaves out work that an earlier run has done."""
+    self._total_tokens = max(self._total_tokens - tokens, 1)
+    if self._bar is not None:
+      self._bar.total = self._total_tokens
+      self._bar.refresh()
+
   def _mark(self) -> None:
     """Remembers the last seconds: short and long contexts differ in speed."""
     now = time.monotonic()

@@ -67,7 +67,10 @@ class RunInfo(NamedTuple):
     return f"{self.label} ({self.kv_dtype})" if rounded else self.label
 
 
-# Two runs with equal values here measure the same thing.
+# Two runs with equal values here measure the same thing. Where chunks lived and
+# how the prefill read are not among them: every home and both prefills compute
+# the same function, so one run may go on with what another began. Each
+# prediction line says which it was, because the cost does depend on it.
 _IDENTITY = ("step", "config_hash", "tokenizer", "store", "seed", "kv_dtype")
 
 
@@ -108,17 +111,33 @@ class ResultStore:
       append_line(self.path / "results.jsonl", line)
 
 
+def identity(info: RunInfo) -> dict[str, Any]:
+  """What distinguishes runs that do not measure the same thing."""
+  fields = info._asdict()
+  return {name: fields[name] for name in _IDENTITY}
+
+
 def key_of(row: Mapping[str, Any]) -> tuple:
   """The measurement that a line belongs to."""
   return tuple(row[name] for name in KEY)
 
 
 def append_line(path: pathlib.Path, row: Mapping[str, Any]) -> None:
-  """Appends one JSON line and waits until it is on disk."""
-  with path.open("a", encoding="utf-8") as file:
-    file.write(json.dumps(row) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
+  """Appends one JSON line and waits until it is on disk.
+
+  Raises:
+    ResultsError: if the disk is full or fails; the lines before stay whole.
+  """
+  try:
+    with path.open("a", encoding="utf-8") as file:
+      file.write(json.dumps(row) + "\n")
+      file.flush()
+      os.fsync(file.fileno())
+  except OSError as error:
+    raise ResultsError(
+      f"{path}: {error.strerror}; make room, then run the same command: the"
+      " samples finished before this one are kept"
+    ) from error
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
@@ -199,7 +218,7 @@ def _claim(path: pathlib.Path, info: RunInfo) -> None:
     temporary.write_text(json.dumps(info._asdict(), indent=2) + "\n")
     temporary.replace(file)
     return
-  old, new = read_info(path)._asdict(), info._asdict()
+  old, new = identity(read_info(path)), identity(info)
   other = [
     f"{name}: {old[name]} there, {new[name]} now"
     for name in _IDENTITY

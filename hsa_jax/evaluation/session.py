@@ -1,6 +1,7 @@
 """What every suite is given: the model, the data, the settings, the files."""
 
 import dataclasses
+import enum
 import functools
 import resource
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+from jax.sharding import Mesh
 
 from hsa_jax.config import Config, Haystack, Needle
 from hsa_jax.data.store import TokenStore
@@ -16,11 +18,20 @@ from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation.lengths import SampleCount, format_length
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import ResultStore
-from hsa_jax.inference.stream import Prefill
-from hsa_jax.memory import Home, KvDtype
+from hsa_jax.inference import HaloPrefill, Prefill, SegmentReader
+from hsa_jax.memory import Home, KvDtype, KvPlace
 from hsa_jax.models import LanguageModel
+from hsa_jax.parallel import replicated
 
 T = TypeVar("T")
+AXIS = "data"  # of the mesh: segments and chunks are split over it
+
+
+class PrefillKind(enum.StrEnum):
+  """How the lower decoder reads a context."""
+
+  SEQUENTIAL = "sequential"  # segment after segment, with window caches
+  HALO = "halo"  # a segment on each device, with the tokens in front of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Settings:
     seed: of all evaluation samples.
     memory: where chunks live; every home gives the same answers.
     kv_dtype: how host and disk store keys and values; all but `computed` round.
+    kv_place: where the sharded home keeps keys and values.
+    prefill: how contexts are read; both give the same answers.
   """
 
   lengths: tuple[int, ...]
@@ -48,6 +61,8 @@ class Settings:
   seed: int = 0
   memory: Home = Home.HOST
   kv_dtype: KvDtype = KvDtype.COMPUTED
+  kv_place: KvPlace = KvPlace.DEVICE
+  prefill: PrefillKind = PrefillKind.SEQUENTIAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +106,10 @@ class Footprint(NamedTuple):
 
 @dataclasses.dataclass
 class Session:
-  """One evaluation of one model."""
+  """One evaluation of one model.
+
+  With a mesh every device holds the model, and all of them work together.
+  """
 
   model: LanguageModel
   cfg: Config
@@ -100,12 +118,21 @@ class Session:
   settings: Settings
   results: ResultStore
   progress: Progress | None = None
+  mesh: Mesh | None = None
+
+  def __post_init__(self) -> None:
+    if self.mesh is not None:
+      self.model = jax.device_put(self.model, replicated(self.mesh))
 
   @functools.cached_property
-  def prefill(self) -> Prefill:
-    """The compiled program all suites share."""
-    return Prefill(
-      self.model, batch=self.settings.batch, segment=self.settings.segment
+  def prefill(self) -> SegmentReader:
+    """The compiled programs all suites share."""
+    sizes = {"batch": self.settings.batch, "segment": self.settings.segment}
+    if self.settings.prefill is PrefillKind.SEQUENTIAL:
+      return Prefill(self.model, **sizes)
+    windows = 1 if self.mesh is None else self.mesh.shape[AXIS]
+    return HaloPrefill(
+      self.model, **sizes, windows=windows, mesh=self.mesh, axis=AXIS
     )
 
   def pending(self, job: Job) -> list[int]:
@@ -116,6 +143,10 @@ class Session:
   def advance(self, tokens: int, *, samples: int = 0) -> None:
     if self.progress is not None:
       self.progress.advance(tokens, samples=samples)
+
+  def skip(self, tokens: int) -> None:
+    if self.progress is not None:
+      self.progress.skip(tokens)
 
   def message(self, text: str) -> None:
     if self.progress is not None:
@@ -146,9 +177,11 @@ def run_job(
   """
   if session.progress is not None:
     session.progress.begin(job.name)
+  settings = session.settings
+  ways = {"memory": str(settings.memory), "prefill": str(settings.prefill)}
   for numbers in batched(session.pending(job), batch):
     for row in run_batch(session, job, numbers):
-      session.results.add_prediction({**job.key, **row})
+      session.results.add_prediction({**job.key, **ways, **row})
     session.advance(0, samples=len(numbers))
   done = session.results.finished(job.key)
   rows = [done[i] for i in range(job.num_samples)]
@@ -169,6 +202,22 @@ def footprint() -> Footprint:
   unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
   held = sum(array.nbytes for array in jax.live_arrays())
   return Footprint(peak * unit, held)
+
+
+class TokenCounter:
+  """Counts tokens per row as they are read, and tells the session's progress.
+
+  Attributes:
+    tokens: read so far; fewer than a context has where one was taken up.
+  """
+
+  def __init__(self, session: Session, rows: int) -> None:
+    self.tokens = 0
+    self._session, self._rows = session, rows
+
+  def __call__(self, tokens: int) -> None:
+    self.tokens += tokens
+    self._session.advance(tokens * self._rows)
 
 
 class Clock:

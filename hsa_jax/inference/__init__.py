@@ -3,6 +3,7 @@
 from hsa_jax.inference.decode import Decoder, prefill_decoder
 from hsa_jax.inference.generate import generate
 from hsa_jax.inference.halo import HaloPrefill, halo_length
+from hsa_jax.inference.midway import Journal, Midway
 from hsa_jax.inference.sampling import Sampling
 from hsa_jax.inference.sequence import read_sequence
 from hsa_jax.inference.stream import (
@@ -19,6 +20,8 @@ from hsa_jax.inference.stream import (
 __all__ = [
   "Decoder",
   "HaloPrefill",
+  "Journal",
+  "Midway",
   "Prefill",
   "Sampling",
   "SegmentReader",

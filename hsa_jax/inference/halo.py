@@ -142,6 +142,16 @@ class HaloPrefill:
       np.int32(last),
     )
 
+  def warm_up(self) -> None:
+    """Compiles the programs, so that no measurement includes it."""
+
+    def source(start: int, stop: int) -> np.ndarray:
+      return np.zeros((self.batch, stop - start), np.int32)
+
+    for stretch in self.stretches(0, self.halo + 1):
+      out = self(None, self.load(source, stretch), stretch)
+      jax.block_until_ready(out.hidden)
+
   def _run_head(
     self, model: LanguageModel, tokens: Array, position: Array, count: Array
   ) -> PrefillOut:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.config import ModelConfig
+from hsa_jax.inference.midway import Journal, Midway
 from hsa_jax.inference.prefetch import prefetch
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
@@ -94,6 +95,10 @@ class SegmentReader(Protocol):
 
   def __call__(self, carry: Any, tokens: Any, stretch: Stretch) -> PrefillOut:
     """Reads a stretch; `carry` is used up."""
+    ...
+
+  def warm_up(self) -> None:
+    """Compiles the programs, so that no measurement includes it."""
     ...
 
 
@@ -206,16 +211,20 @@ def read_context(
   length: int,
   keep: int,
   advance: Callable[[int], None] = lambda tokens: None,
+  journal: Journal | None = None,
 ) -> tuple[Suffix, ChunkMemory]:
   """Streams a batch of equally long sequences into `memory`.
 
   Args:
     prefill: reads the segments, one after the other or side by side.
     source: gives the tokens of a stretch; called in a background thread.
-    memory: where complete chunks go; must be empty.
+    memory: where complete chunks go; must be empty, or hold the chunks of
+      `journal.midway`.
     length: tokens per sequence.
     keep: how many last hidden states to return; at most `length` are.
     advance: told the number of tokens per row after each segment.
+    journal: where to go on, and where to note how far it went. The reader must
+      cut the context into the same stretches as the one that was interrupted.
 
   Returns:
     The suffix on the host, and the memory that holds the chunks.
@@ -223,6 +232,9 @@ def read_context(
   begin = first_token(prefill.model.cfg, length=length, keep=keep)
   carry: Any = prefill.model.init_carry(prefill.batch)
   tail: list[np.ndarray] = []
+  done = begin
+  if journal is not None and journal.midway is not None:
+    done, carry, tail[:] = journal.midway
 
   def put_away(stretch: Stretch, out: PrefillOut) -> None:
     nonlocal memory
@@ -234,7 +246,12 @@ def read_context(
     advance(stop - stretch.start)
 
   pending: tuple[Stretch, PrefillOut] | None = None
-  for stretch, tokens in load_ahead(prefill, source, begin, length):
+  for stretch, tokens in load_ahead(prefill, source, begin, length, done=done):
+    if pending is not None and journal is not None and journal.due():
+      # Now, before the next call uses up the caches.
+      put_away(*pending)
+      stop, pending = pending[0].stop, None
+      journal.save(Midway(stop, jax.device_get(carry), tuple(tail)))
     out = prefill(carry, tokens, stretch)
     carry = out.carry
     # The device works on this segment while the previous one is put away.
@@ -248,10 +265,18 @@ def read_context(
 
 
 def load_ahead(
-  prefill: SegmentReader, source: SegmentSource, begin: int, length: int
+  prefill: SegmentReader,
+  source: SegmentSource,
+  begin: int,
+  length: int,
+  *,
+  done: int = 0,
 ) -> Iterator[tuple[Stretch, Any]]:
-  """Every stretch with its tokens, loaded in a background thread."""
-  stretches = prefill.stretches(begin, length)
+  """Every stretch with its tokens, loaded in a background thread.
+
+  Those before `done`, where one of them ended, are left out.
+  """
+  stretches = (s for s in prefill.stretches(begin, length) if s.start >= done)
   return prefetch((s, prefill.load(source, s)) for s in stretches)
 
 

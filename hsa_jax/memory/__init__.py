@@ -9,7 +9,12 @@ from hsa_jax.memory.make import make_memory
 from hsa_jax.memory.plan import Home, Plan, available, plan_memory
 from hsa_jax.memory.protocol import ChunkMemory, MemoryBytes, MemoryHomeError
 from hsa_jax.memory.recording import RecordingMemory
-from hsa_jax.memory.sharded import KvPlace, Placement, ShardedMemory
+from hsa_jax.memory.sharded import (
+  KvPlace,
+  Placement,
+  ShardedMemory,
+  check_placement,
+)
 from hsa_jax.memory.streamed import LandmarkPlace
 
 __all__ = [
@@ -29,6 +34,7 @@ __all__ = [
   "RecordingMemory",
   "ShardedMemory",
   "available",
+  "check_placement",
   "make_memory",
   "plan_memory",
 ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from hsa_jax.memory.protocol import MemoryBytes, check_block
+from hsa_jax.memory.layout import format_bytes
+from hsa_jax.memory.protocol import MemoryBytes, MemoryHomeError, check_block
 from hsa_jax.memory.search import (
   no_candidates,
   search_landmarks,
@@ -58,12 +60,14 @@ class DeviceMemory:
 
     Raises:
       ValueError: if batch, heads, sizes or types differ from what is held.
+      MemoryHomeError: if the device refuses the room.
     """
     count = block.landmarks.shape[1]
     memory = self
     if memory.arrays is None:
       room = max(self.capacity, count)
-      memory = dataclasses.replace(self, arrays=_room_like(block, room))
+      arrays = take_room(lambda: _room_like(block, room))
+      memory = dataclasses.replace(self, arrays=arrays)
     elif not isinstance(self.length, Tracer):
       memory = self.reserve(self.num_chunks + count)
     assert memory.arrays is not None
@@ -81,7 +85,8 @@ class DeviceMemory:
     if num_chunks <= self.room:
       return self
     room = max(num_chunks, 2 * self.room)
-    wide = _room_like(self.arrays, room)
+    held = self.arrays
+    wide = take_room(lambda: _room_like(held, room))
     arrays = _write(wide, self.arrays, jnp.int32(0))
     return dataclasses.replace(self, arrays=arrays)
 
@@ -145,6 +150,30 @@ def _write(held: ChunkBlock, new: ChunkBlock, start: Array) -> ChunkBlock:
   return ChunkBlock(
     *(write_chunks(h, n, start) for h, n in zip(held, new, strict=True))
   )
+
+
+def take_room(make: Callable[[], ChunkBlock]) -> ChunkBlock:
+  """The arrays that `make` returns, once they exist.
+
+  Not waited for, a refusal might show only where their contents are looked at:
+  after the whole context was read.
+
+  Raises:
+    MemoryHomeError: if the devices refuse the memory.
+  """
+  try:
+    arrays = make()
+    inside_jit = isinstance(arrays.landmarks, Tracer)
+    return arrays if inside_jit else jax.block_until_ready(arrays)
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    shapes = jax.eval_shape(make)
+    needed = format_bytes(sum(x.size * x.dtype.itemsize for x in shapes))
+    raise MemoryHomeError(
+      f"the chunks need {needed} of device memory, and it is refused: use"
+      " --memory=host or --memory=disk"
+    ) from error
 
 
 def _room_like(block: ChunkBlock, room: int) -> ChunkBlock:

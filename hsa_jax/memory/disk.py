@@ -6,10 +6,12 @@ can go on from there. A file that is truncated, altered or about something else
 is noticed when it is opened, and started anew.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,7 +22,6 @@ from hsa_jax.memory.header import (
   Extent,
   Header,
   read_header,
-  sync_folder,
   write_atomic,
   write_header,
 )
@@ -106,14 +107,10 @@ class DiskMemory(StreamedMemory):
     store.restart_checksums()
     crc = None if state is None else zlib.crc32(state)
     header = dataclasses.replace(self._header, extents=extents, state=crc)
-    try:
+    with self._explained():
       if state is not None:
         write_atomic(self._state_file(header), state)
       write_header(self._header_path, header)
-    except OSError as error:
-      raise MemoryHomeError(
-        f"disk memory {self._folder}: {error.strerror}"
-      ) from error
     self._header, old = header, self._header
     if self._state_file(old) != self._state_file(header):
       self._state_file(old).unlink(missing_ok=True)
@@ -127,25 +124,30 @@ class DiskMemory(StreamedMemory):
     return self._read_state(self._header)
 
   def clear(self) -> None:
-    """Forgets the chunks, also on disk, and keeps the room."""
-    self._header_path.unlink(missing_ok=True)
-    sync_folder(self._folder)
+    """Forgets the chunks, also on disk, and keeps the room.
+
+    Raises:
+      MemoryHomeError: if the disk fails.
+    """
+    self._header = dataclasses.replace(self._header, extents=(), state=None)
+    with self._explained():
+      write_header(self._header_path, self._header)
     for state in self._folder.glob(f"{self._state_path.name}-*"):
       state.unlink()
-    self._header = dataclasses.replace(self._header, extents=(), state=None)
     self._file.restart_checksums()
     super().clear()
 
   def restart(self, identity: str) -> None:
     """`clear`, for the chunks of another context."""
-    self.clear()
     self._header = dataclasses.replace(self._header, identity=identity)
+    self.clear()
 
   def close(self, *, delete: bool = False) -> None:
     """Closes the file; removes all files where `delete`."""
     if delete:
-      self.clear()
-      self._data_path.unlink(missing_ok=True)
+      self._header_path.unlink(missing_ok=True)
+      for file in self._folder.glob(f"{self._header_path.stem}.*"):
+        file.unlink()
     self._file.close()
 
   @property
@@ -162,13 +164,32 @@ class DiskMemory(StreamedMemory):
       self.notice = f"{self._data_path}: {error}; the memory is built anew"
       header = self._header
     if not header.extents:
-      self.clear()
+      self._start_anew()
     self._header, self.num_chunks = header, header.num_chunks
-    self._file.allocate()
     for start in range(0, self.num_chunks, _FILL_BLOCK):
       stop = min(start + _FILL_BLOCK, self.num_chunks)
       if self._device_landmarks is not None:
         self._show_device(self._file.landmarks(start, stop), start)
+
+  def _start_anew(self) -> None:
+    """Takes the room; a header says so only once it is there."""
+    self._header_path.unlink(missing_ok=True)
+    self._file.allocate()
+    try:
+      self.clear()
+    except MemoryHomeError:
+      self._data_path.unlink(missing_ok=True)
+      raise
+
+  @contextlib.contextmanager
+  def _explained(self) -> Iterator[None]:
+    """What the system says, as a `MemoryHomeError`."""
+    try:
+      yield
+    except OSError as error:
+      raise MemoryHomeError(
+        f"disk memory {self._folder}: {error.strerror}"
+      ) from error
 
   def _verified(self) -> Header:
     """The header, after reading all that it speaks of.

@@ -160,10 +160,12 @@ class FileStore:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
       return MemoryHomeError(f"{self.path}: {error.strerror}")
     status = os.statvfs(self.path.parent)
-    free = status.f_bavail * status.f_frsize
+    free = format_bytes(status.f_bavail * status.f_frsize)
+    bound = f"the disk has {free} left: free some, choose another folder,"
+    if error.errno == errno.EFBIG:
+      bound = "more than a file may have here (ulimit -f): raise that,"
     return MemoryHomeError(
-      f"the disk memory {self.path} needs {format_bytes(self.size)}, the disk"
-      f" has {format_bytes(free)} left: free some, choose another folder, or"
+      f"the disk memory {self.path} needs {format_bytes(self.size)}, {bound} or"
       " a smaller --kv-dtype (bfloat16, int8)"
     )
 

@@ -23,6 +23,7 @@ from hsa_jax.memory.layout import (
   layout_of_config,
 )
 from hsa_jax.memory.protocol import MemoryBytes, MemoryHomeError
+from hsa_jax.memory.sharded import KvPlace, slots_per_shard
 from hsa_jax.memory.streamed import LandmarkPlace
 
 # Of what is free, the share that chunks may take: the rest is for the model,
@@ -31,7 +32,11 @@ DEVICE_SHARE, HOST_SHARE, DISK_SHARE = 0.6, 0.7, 0.95
 
 
 class Home(enum.StrEnum):
-  """Where chunks live; AUTO takes the first of the others that fits."""
+  """Where chunks live.
+
+  AUTO takes the first that fits: the device, or where there are several all of
+  them (sharded), then host, then disk.
+  """
 
   AUTO = "auto"
   DEVICE = "device"
@@ -48,7 +53,8 @@ class Plan(NamedTuple):
     layout: sizes of a chunk.
     num_chunks: chunks of the whole context.
     landmark_place: of the host and the disk home.
-    needed: bytes by place; on each device where there are several.
+    needed: bytes by place: on each device where sharded, of the whole host.
+    shards: devices that chunks are split over.
   """
 
   home: Home
@@ -56,10 +62,13 @@ class Plan(NamedTuple):
   num_chunks: int
   landmark_place: LandmarkPlace
   needed: MemoryBytes
+  shards: int = 1
 
   def __str__(self) -> str:
+    split = self.home is Home.SHARDED and self.shards > 1
+    names = {"device": f"on each of {self.shards} devices"} if split else {}
     places = [
-      f"{format_bytes(count)} {name}"
+      f"{format_bytes(count)} {names.get(name, name)}"
       for name, count in self.needed._asdict().items()
       if count
     ]
@@ -84,6 +93,7 @@ def plan_memory(
   kv_dtype: KvDtype = KvDtype.COMPUTED,
   landmark_place: LandmarkPlace = LandmarkPlace.STORE,
   shards: int = 1,
+  kv_place: KvPlace = KvPlace.DEVICE,
 ) -> Plan:
   """Picks or checks a home for the chunks of `batch` contexts.
 
@@ -91,12 +101,13 @@ def plan_memory(
     cfg: the model.
     length: tokens per context.
     batch: contexts in memory at the same time.
-    home: where to; AUTO tries device, sharded (if there are shards), host,
-      disk. AUTO never changes what is stored: the answers stay the same.
+    home: where to. AUTO never changes what is stored: the answers stay the
+      same.
     free: bytes that are there, by place; see `available`.
     kv_dtype: how host and disk store keys and values.
     landmark_place: where host and disk keep landmarks.
     shards: devices that chunks can be split over.
+    kv_place: where the sharded home keeps keys and values.
 
   Raises:
     MemoryHomeError: if nothing (or not the home asked for) fits; it names what
@@ -109,13 +120,11 @@ def plan_memory(
       f"--kv-dtype={kv_dtype} with --memory={home}: only host and disk store"
       " keys and values in another type"
     )
-  homes = (
-    [h for h in Home if h is not Home.AUTO] if home is Home.AUTO else [home]
-  )
-  if home is Home.AUTO and shards == 1:
-    homes.remove(Home.SHARDED)
-  if home is Home.AUTO and kv_dtype is not KvDtype.COMPUTED:
-    homes = [h for h in homes if h not in on_device]
+  homes = [home]
+  if home is Home.AUTO:
+    homes = [Home.SHARDED if shards > 1 else Home.DEVICE, Home.HOST, Home.DISK]
+    if kv_dtype is not KvDtype.COMPUTED:
+      homes = homes[1:]
   layout = layout_of_config(cfg, batch=batch, kv_dtype=kv_dtype)
   chunks = length // cfg.hsa.chunk_size if cfg.hsa.num_groups else 0
   plans = [
@@ -124,7 +133,8 @@ def plan_memory(
       layout,
       chunks,
       landmark_place,
-      bytes_needed(layout, chunks, h, landmark_place, shards),
+      bytes_needed(layout, chunks, h, landmark_place, shards, kv_place),
+      shards if h is Home.SHARDED else 1,
     )
     for h in homes
   ]
@@ -140,16 +150,26 @@ def bytes_needed(
   home: Home,
   landmark_place: LandmarkPlace = LandmarkPlace.STORE,
   shards: int = 1,
+  kv_place: KvPlace = KvPlace.DEVICE,
 ) -> MemoryBytes:
-  """Bytes that the chunks take, by place; per device where sharded."""
+  """Bytes that the chunks take, by place.
+
+  Sharded, device bytes are those of each device; keys and values in pinned
+  host memory are those of all shards, which share the RAM of one host.
+  """
   landmarks = num_chunks * layout.landmark_bytes
   records = num_chunks * layout.record_bytes
   if home is Home.DEVICE:
     return MemoryBytes(landmarks + records, 0, 0)
   if home is Home.SHARDED:
-    per_shard = -(-num_chunks // shards) + 1  # see `sharded`: one to spare
-    size = layout.landmark_bytes + layout.record_bytes
-    return MemoryBytes(per_shard * size, 0, 0)
+    slots = slots_per_shard(num_chunks, shards)
+    landmarks, records = (
+      slots * layout.landmark_bytes,
+      slots * layout.record_bytes,
+    )
+    if kv_place is KvPlace.PINNED_HOST:
+      return MemoryBytes(landmarks, shards * records, 0)
+    return MemoryBytes(landmarks + records, 0, 0)
   on_device = landmark_place is LandmarkPlace.DEVICE
   device = landmarks if on_device else 0
   if home is Home.HOST:
@@ -158,16 +178,16 @@ def bytes_needed(
 
 
 def available(folder: str | os.PathLike[str] | None = None) -> MemoryBytes:
-  """Free bytes of the first device, of RAM, and of the disk of `folder`.
+  """Free bytes of the fullest device, of RAM, and of the disk of `folder`.
 
-  RAM is what is left under the limits of machine, container and process. A CPU
-  device has the RAM of the host.
+  RAM is what is left under the limits of machine, container and process. CPU
+  devices have an equal share of it each.
   """
-  host = _free_ram()
-  stats = jax.local_devices()[0].memory_stats() or {}
-  device = host
-  if "bytes_limit" in stats:
-    device = stats["bytes_limit"] - stats["bytes_in_use"]
+  host, devices = _free_ram(), jax.local_devices()
+  stats = [device.memory_stats() or {} for device in devices]
+  device = host // len(devices)
+  if all("bytes_limit" in s for s in stats):
+    device = min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
   disk = 0
   if folder is not None:
     place = pathlib.Path(folder).absolute()

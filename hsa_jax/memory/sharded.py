@@ -9,6 +9,7 @@ happens where the chunks are (`sharded_read`); one sum joins the outputs.
 import dataclasses
 import enum
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from hsa_jax.memory.device import take_room
 from hsa_jax.memory.layout import Layout
 from hsa_jax.memory.protocol import (
   MemoryBytes,
@@ -151,25 +153,33 @@ def make_sharded(
   """An empty memory with its room.
 
   Raises:
-    MemoryHomeError: if the devices have no memory of the kind asked for.
+    MemoryHomeError: if the devices have no memory of the kind asked for, or
+      refuse it.
   """
+  check_placement(placement)
+  abstract = abstract_sharded(layout, capacity, placement)
+  arrays = take_room(_room_program(layout, capacity, placement))
+  return dataclasses.replace(abstract, arrays=arrays, length=0)
+
+
+def check_placement(placement: Placement) -> None:
+  """Raises `MemoryHomeError` if the devices lack the memory asked for."""
   device = placement.mesh.local_devices[0]
   kinds = {memory.kind for memory in device.addressable_memories()}
-  if placement.kv_place is KvPlace.PINNED_HOST and "pinned_host" not in kinds:
+  if placement.kv_place not in kinds | {KvPlace.DEVICE}:
     raise MemoryHomeError(
-      f"{device.platform} devices have no memory of kind 'pinned_host', only"
-      f" {sorted(kinds)}: keep keys and values on the device, or use"
+      f"--kv-place={placement.kv_place}: {device.platform} devices have memory"
+      f" of kind {', '.join(sorted(kinds))} only; use --kv-place=device, or"
       " --memory=host"
     )
-  abstract = abstract_sharded(layout, capacity, placement)
-  shardings: Any = [x.sharding for x in abstract.arrays]
-  shardings = ChunkBlock(*shardings)
 
-  @functools.partial(jax.jit, out_shardings=shardings)
-  def room() -> ChunkBlock:
-    return ChunkBlock(*(jnp.zeros(x.shape, x.dtype) for x in abstract.arrays))
 
-  return dataclasses.replace(abstract, arrays=room(), length=0)
+def slots_per_shard(capacity: int, shards: int) -> int:
+  """Room of a shard, in chunks.
+
+  One to spare: an append writes equally many slots on every shard.
+  """
+  return -(-capacity // shards) + 1
 
 
 def abstract_sharded(
@@ -177,9 +187,7 @@ def abstract_sharded(
 ) -> ShardedMemory:
   """Shapes and shardings only: to compile for devices that are not here."""
   mesh, axis, kv_place = placement
-  shards = placement.num_shards
-  # One slot to spare: an append writes equally many slots on every shard.
-  room = shards * (-(-capacity // shards) + 1)
+  room = placement.num_shards * slots_per_shard(capacity, placement.num_shards)
 
   def array(dtype: str, *shape: int, kind: str) -> Any:
     sharding = NamedSharding(mesh, P(None, axis), memory_kind=kind)
@@ -195,6 +203,21 @@ def abstract_sharded(
   )
   length: Any = jax.ShapeDtypeStruct((), jnp.int32)
   return ShardedMemory(arrays, length, capacity, placement)
+
+
+@functools.lru_cache(maxsize=8)
+def _room_program(
+  layout: Layout, capacity: int, placement: Placement
+) -> Callable[[], ChunkBlock]:
+  """Makes the empty arrays where they belong; compiled once per size."""
+  arrays = abstract_sharded(layout, capacity, placement).arrays
+  shardings: Any = [x.sharding for x in arrays]
+
+  @functools.partial(jax.jit, out_shardings=ChunkBlock(*shardings))
+  def room() -> ChunkBlock:
+    return ChunkBlock(*(jnp.zeros(x.shape, x.dtype) for x in arrays))
+
+  return room
 
 
 @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)

@@ -8,7 +8,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from hsa_jax.config import Config, DataConfig, HsaConfig, ModelConfig
+from hsa_jax.config import (
+  Config,
+  DataConfig,
+  HsaConfig,
+  MeshConfig,
+  ModelConfig,
+)
 from hsa_jax.data.corpora import Corpus, Document
 from hsa_jax.data.store import TokenStore, build_store
 from hsa_jax.data.tokenizer import load_tokenizer
@@ -21,6 +27,11 @@ from hsa_jax.evaluation import (
 )
 from hsa_jax.evaluation.lengths import SampleCount
 from hsa_jax.models import LanguageModel
+from hsa_jax.parallel import make_mesh
+from hsa_jax.training.checkpoint import Checkpointer
+from hsa_jax.training.checkpoint import RunInfo as TrainingInfo
+from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.state import abstract_state, init_state
 
 HSA = HsaConfig(
   num_groups=1,
@@ -72,6 +83,29 @@ def make_store(path: pathlib.Path, size: int = 3_000) -> TokenStore:
     docs.append(Document(split, split, count, lambda text=text: text))
   corpus = Corpus("files", "random letters", tuple(docs))
   return build_store(corpus, load_tokenizer("byte"), path)
+
+
+def make_checkpoint(folder: pathlib.Path, cfg: ModelConfig = MODEL) -> None:
+  """The workdir of a training run without a step; the store lies beside it."""
+  store = folder.parent / f"{folder.name}-store"
+  make_store(store)
+  whole = Config(model=cfg, data=DataConfig(corpus="files", store=str(store)))
+  tx, mesh = (
+    make_optimizer(whole.optimizer, num_steps=1),
+    make_mesh(MeshConfig()),
+  )
+
+  def build(rngs: nnx.Rngs) -> LanguageModel:
+    return LanguageModel(cfg, rngs=rngs)
+
+  abstract = abstract_state(build, tx, mesh=mesh)
+  with jax.set_mesh(mesh):
+    state = init_state(build, tx, seed=0, abstract=abstract)
+  tokenizer = load_tokenizer("byte")
+  info = TrainingInfo(whole, tokenizer.spec, tokenizer.fingerprint)
+  saver = Checkpointer(folder, info)
+  saver.save(1, state)
+  saver.close()
 
 
 def make_info(model: LanguageModel, label: str = "tiny") -> RunInfo:

@@ -14,6 +14,7 @@ from hsa_jax.memory import (
   DeviceMemory,
   HostMemory,
   KvDtype,
+  KvPlace,
   MemoryBytes,
   MemoryHomeError,
 )
@@ -56,6 +57,13 @@ def test_bytes_by_place():
   assert small.needed.host == 2 * (3 * GIB + 8 * (2 << 20))
   shard = plan(home=Home.SHARDED, shards=8).needed.device
   assert shard == 9 * GIB // 8 + 9 * GIB // (2 << 20)
+  pinned = plan(home=Home.SHARDED, shards=8, kv_place=KvPlace.PINNED_HOST)
+  spare = 1 + (2 << 20) // 8
+  assert pinned.needed == (spare * 512, 8 * spare * 4096, 0)
+  assert str(pinned) == (
+    "memory=sharded: 2097152 chunks, 128.00 MiB on each of 8 devices +"
+    " 8.00 GiB host"
+  )
 
 
 @pytest.mark.parametrize(
@@ -63,6 +71,7 @@ def test_bytes_by_place():
   [
     (PLENTY, 1, Home.DEVICE),
     (PLENTY._replace(device=14 * GIB), 4, Home.SHARDED),
+    (PLENTY._replace(device=GIB), 4, Home.HOST),
     (PLENTY._replace(device=14 * GIB), 1, Home.HOST),
     (MemoryBytes(8 * GIB, 12 * GIB, 10 * GIB), 1, Home.DISK),
   ],

@@ -1,0 +1,157 @@
+"""The flags of `eval.py`: each is checked by itself, before anything else."""
+
+import argparse
+import enum
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from hsa_jax.cli.flags import Parser, read_names
+from hsa_jax.config import Haystack, Needle
+from hsa_jax.evaluation import SUITES, FlagError, Settings, niah
+from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
+from hsa_jax.evaluation.session import PrefillKind
+from hsa_jax.memory import Home, KvDtype, KvPlace
+
+T = TypeVar("T")
+E = TypeVar("E", bound=enum.StrEnum)
+DEFAULT_SEGMENT = 4096  # tokens; what two CPU cores keep in their caches
+
+
+class Arguments(NamedTuple):
+  """The command line, each value checked by itself."""
+
+  checkpoint: str
+  step: int | None
+  suites: tuple[str, ...]
+  settings: Settings
+  workdir: str
+
+
+def read_arguments(values: argparse.Namespace) -> Arguments:
+  """Checks every flag by itself.
+
+  Raises:
+    FlagError: naming all that is wrong, one line each.
+  """
+  problems: list[str] = []
+
+  def read(parse: Callable[[], T], otherwise: T) -> T:
+    try:
+      return parse()
+    except FlagError as error:
+      problems.extend(error.problems)
+      return otherwise
+
+  if not values.checkpoint:
+    problems.append("--checkpoint is missing: the --workdir of a training run")
+  suites = read(lambda: read_names("--suites", values.suites, SUITES), ())
+  read(lambda: read_names("--tasks", values.tasks, niah.TASKS), ())
+  kinds = [str(kind) for kind in Haystack]
+  haystacks = read(lambda: read_names("--haystack", values.haystack, kinds), ())
+  for flag in ("segment", "batch"):
+    if vars(values)[flag] < 1:
+      problems.append(f"--{flag}={vars(values)[flag]}: must be at least 1")
+  if values.seed < 0:
+    problems.append(f"--seed={values.seed}: must not be negative")
+
+  def choose(flag: str, kind: type[E]) -> E:
+    text = vars(values)[flag.replace("-", "_")]
+    return read(lambda: _member(f"--{flag}", text, kind), next(iter(kind)))
+
+  settings = Settings(
+    lengths=read(lambda: parse_lengths(values.lengths), (1,)),
+    samples=read(lambda: parse_samples(values.samples), ()),
+    haystacks=tuple(map(Haystack, haystacks)),
+    needle=choose("needle", Needle),
+    segment=values.segment,
+    batch=values.batch,
+    seed=values.seed,
+    memory=choose("memory", Home),
+    kv_dtype=choose("kv-dtype", KvDtype),
+    kv_place=choose("kv-place", KvPlace),
+    prefill=choose("prefill", PrefillKind),
+  )
+  if settings.kv_place is not KvPlace.DEVICE:
+    if settings.memory is not Home.SHARDED:
+      problems.append(
+        f"--kv-place={settings.kv_place} with --memory={settings.memory}: only"
+        " the sharded home has a choice; add --memory=sharded"
+      )
+  if problems:
+    raise FlagError(problems)
+  workdir = values.workdir or str(pathlib.Path(values.checkpoint) / "eval")
+  return Arguments(values.checkpoint, values.step, suites, settings, workdir)
+
+
+def make_parser(description: str | None) -> Parser:
+  """All flags; `description` opens the help."""
+  parser = Parser(
+    prog="eval.py",
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument_group("what is measured").add_argument
+  add("--checkpoint", help="workdir of a training run, or one step's folder")
+  add("--step", type=int, help="which checkpoint; default: the newest")
+  add("--suites", default="hsa_ruler", help="hsa_ruler, ppl")
+  add("--tasks", default="s_niah", help="of hsa_ruler: s_niah")
+  add("--lengths", default="256,1K,4K,16K", help="tokens, as 256,4K,1M")
+  add("--samples", default="20", help="per length; 20,256K:10 from 256K on 10")
+  add("--haystack", default="text", help="text, noise")
+  add("--needle", default="digits", help="digits or ids")
+  add("--seed", type=int, default=0, help="of the samples")
+  add("--workdir", help="where results go; default: CHECKPOINT/eval")
+  _add_ways(parser)
+  add = parser.add_argument_group("comparison").add_argument
+  add("--report", nargs="+", metavar="DIR", help="compare results folders")
+  add("--out", help="where a comparison goes")
+  return parser
+
+
+def _add_ways(parser: Parser) -> None:
+  """Flags that change speed and room, never an answer, but for --kv-dtype."""
+  ways = parser.add_argument_group(
+    "how", "The answers are the same, whatever is chosen but --kv-dtype."
+  )
+  add = ways.add_argument
+  add(
+    "--segment",
+    type=int,
+    default=DEFAULT_SEGMENT,
+    help="tokens per call of the prefill program",
+  )
+  add("--batch", type=int, default=1, help="sequences read at the same time")
+  add(
+    "--prefill",
+    default="sequential",
+    help="sequential: one segment after the other; halo: one segment on each"
+    " device at the same time (on a CPU each core is one), every segment with"
+    " the few tokens in front of it that it depends on",
+  )
+  add(
+    "--memory",
+    default="host",
+    help="where chunks live: host (RAM), disk (in --workdir; least RAM, and a"
+    " sample that was killed goes on where it was), device, sharded (over all"
+    " devices), auto (the first of device or sharded, host, disk that fits)",
+  )
+  add(
+    "--kv-place",
+    default="device",
+    help="of keys and values with --memory=sharded: device, or pinned_host (in"
+    " RAM, read from there; only landmarks take memory of the devices)",
+  )
+  add(
+    "--kv-dtype",
+    default="computed",
+    help="of keys and values in host or disk: computed, bfloat16, int8",
+  )
+
+
+def _member(flag: str, text: str, kind: type[E]) -> E:
+  names = read_names(flag, text, [str(member) for member in kind])
+  if len(names) > 1:
+    raise FlagError([f"{flag}={text}: takes one of them"])
+  return kind(names[0])
