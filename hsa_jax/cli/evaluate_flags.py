@@ -151,7 +151,8 @@ def _add_ways(parser: Parser) -> None:
 
 
 def _member(flag: str, text: str, kind: type[E]) -> E:
-  names = read_names(flag, text, [str(member) for member in kind])
-  if len(names) > 1:
+  known = [str(member.value) for member in kind]
+  names = read_names(flag, text, known)
+  if len(names) != 1:
     raise FlagError([f"{flag}={text}: takes one of them"])
   return kind(names[0])
