@@ -11,8 +11,8 @@ FAULTS = (OSError, MemoryError, jax.errors.JaxRuntimeError)
 def explain_fault(error: Exception) -> str | None:
   """One line for a full disk or exhausted memory; None for anything else."""
   if isinstance(error, OSError) and error.errno in _NO_ROOM:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror}; make room, then run the same command"
+    where = error.filename or "--workdir"  # a write that fails has no name
+    return f"{where}: {error.strerror}; make room, then run the same command"
   exhausted = "RESOURCE_EXHAUSTED" in str(error)
   if isinstance(error, MemoryError) or exhausted:
     first = (str(error).splitlines() or ["refused by the system"])[0]
