@@ -44,3 +44,11 @@ def test_compilation_is_not_counted(clock):
   clock[0] += 1
   bar.advance(50)
   assert "50 tokens/s, ETA 0:01" in bar.line()
+
+
+def test_work_of_an_earlier_run_is_left_out(clock):
+  bar = progress.Progress(total_tokens=1_000, total_samples=1)
+  bar.skip(800)
+  clock[0] += 1
+  bar.advance(100)
+  assert bar.line().endswith("100 tokens/s, ETA 0:01")
