@@ -154,5 +154,5 @@ def _member(flag: str, text: str, kind: type[E]) -> E:
   known = [str(member.value) for member in kind]
   names = read_names(flag, text, known)
   if len(names) != 1:
-    raise FlagError([f"{flag}={text}: takes one of them"])
+    raise FlagError([f"{flag}={text}: takes one of {', '.join(known)}"])
   return kind(names[0])
