@@ -118,6 +118,6 @@ def test_check_prints_the_plan_and_writes_nothing(setup, tmp_path):
     timeout=300,
   )
   assert result.returncode == 0, result.stderr
-  for word in ("parameters", "FLOP per token", "optimizer", "mesh data=1"):
+  for word in ("parameters", "FLOP per token", "optimizer", "mesh data="):
     assert word in result.stdout
   assert not (tmp_path / "run").exists()
