@@ -12,7 +12,6 @@ hardware and versions. Run it on an otherwise idle machine.
 
 import argparse
 import functools
-import importlib.util
 import pathlib
 import statistics
 import sys
@@ -29,8 +28,6 @@ from hsa_jax.config import (
   StageConfig,
   config_hash,
   fits_devices,
-  from_dict,
-  validate,
 )
 from hsa_jax.data.pipeline import Batch
 from hsa_jax.inference import stream
@@ -64,7 +61,7 @@ class Prefilled(NamedTuple):
 def main() -> None:
   """Measures, prints, writes."""
   flags = read_flags()
-  cfg = read_config(flags.config)
+  cfg = measure.read_config(flags.config)
   prepare_host(lambda count: fits_devices(cfg, count))  # as train.py does
   report = {
     "config": pathlib.Path(flags.config).stem,
@@ -110,18 +107,6 @@ def read_flags() -> argparse.Namespace:
     metavar=("SHORT", "LONG"),
   )
   return parser.parse_args()
-
-
-def read_config(path: str) -> Config:
-  """The validated configuration of a config file."""
-  spec = importlib.util.spec_from_file_location("bench_config", path)
-  if spec is None or spec.loader is None:
-    sys.exit(f"error: --config={path}: no such Python file")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  cfg = from_dict(module.get_config(), where=path)
-  validate(cfg, where=path)
-  return cfg
 
 
 def measure_matmul(

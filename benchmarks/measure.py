@@ -1,6 +1,7 @@
 """Timing, and the facts about a machine that a number is worthless without."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from hsa_jax.config import Config, from_dict, validate
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 SWEEP_BYTES = 256 << 20  # on each device: larger than any cache
@@ -33,6 +36,18 @@ class MatmulRate(NamedTuple):
   name: str
   shape: tuple[int, int, int]
   flops_per_s: float
+
+
+def read_config(path: str) -> Config:
+  """The validated configuration of a config file."""
+  spec = importlib.util.spec_from_file_location("config_of_benchmark", path)
+  if spec is None or spec.loader is None:
+    sys.exit(f"error: --config={path}: no such Python file")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  cfg = from_dict(module.get_config(), where=path)
+  validate(cfg, where=path)
+  return cfg
 
 
 def time_calls(call: Callable[[], Any], *, repeats: int) -> Timing:

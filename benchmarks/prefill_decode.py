@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from hsa_jax.config import HsaConfig, ModelConfig, Weighting
+from hsa_jax.config import HsaConfig, ModelConfig
 from hsa_jax.evaluation.lengths import FlagError, format_length, parse_lengths
 from hsa_jax.evaluation.report import table as markdown_table
 from hsa_jax.inference import Prefill, prefill_decoder
@@ -44,6 +44,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import curves
 import full_attention
 import measure
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 
 class Preset(NamedTuple):
@@ -79,25 +81,8 @@ PRESETS = {
     "8K,16K,32K,64K,128K,256K,512K",
     segment=16_384,
   ),
-  # The shapes of configs/quickstart.py.
   "tiny": Preset(
-    ModelConfig(
-      embed_dim=128,
-      num_lower_layers=2,
-      num_upper_layers=1,
-      num_heads=4,
-      num_kv_heads=4,
-      head_dim=32,
-      mlp_dim=256,
-      window_size=32,
-      hsa=HsaConfig(
-        chunk_size=16,
-        top_k=4,
-        landmark_dim=128,
-        encoder_mlp_dim=256,
-        weighting=Weighting.SOFTMAX,
-      ),
-    ),
+    measure.read_config(str(CONFIGS / "quickstart.py")).model,
     "1K,4K,8K",
     segment=4_096,
   ),

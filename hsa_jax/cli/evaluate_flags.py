@@ -6,12 +6,17 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from hsa_jax.cli.flags import Parser, read_names
+from hsa_jax.cli.flags import Parser, read_member, read_names
+from hsa_jax.cli.memory_flags import (
+  MemoryChoice,
+  add_memory_flags,
+  read_memory,
+)
 from hsa_jax.config import Haystack, Needle
 from hsa_jax.evaluation import SUITES, FlagError, Settings, niah
 from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.session import PrefillKind
-from hsa_jax.memory import Home, KvDtype, KvPlace
+from hsa_jax.memory import Home, KvPlace
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
@@ -57,8 +62,10 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
 
   def choose(flag: str, kind: type[E]) -> E:
     text = vars(values)[flag.replace("-", "_")]
-    return read(lambda: _member(f"--{flag}", text, kind), next(iter(kind)))
+    known = tuple(kind)
+    return read(lambda: read_member(f"--{flag}", text, known), known[0])
 
+  memory = read(lambda: read_memory(values), MemoryChoice())
   settings = Settings(
     lengths=read(lambda: parse_lengths(values.lengths), (1,)),
     samples=read(lambda: parse_samples(values.samples), ()),
@@ -67,8 +74,8 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     segment=values.segment,
     batch=values.batch,
     seed=values.seed,
-    memory=choose("memory", Home),
-    kv_dtype=choose("kv-dtype", KvDtype),
+    memory=memory.home,
+    kv_dtype=memory.kv_dtype,
     kv_place=choose("kv-place", KvPlace),
     prefill=choose("prefill", PrefillKind),
   )
@@ -130,12 +137,11 @@ def _add_ways(parser: Parser) -> None:
     " device at the same time (on a CPU each core is one), every segment with"
     " the few tokens in front of it that it depends on",
   )
-  add(
-    "--memory",
-    default="host",
-    help="where chunks live: host (RAM), disk (in --workdir; least RAM, and a"
-    " sample that was killed goes on where it was), device, sharded (over all"
-    " devices), auto (the first of device or sharded, host, disk that fits)",
+  add_memory_flags(
+    ways,
+    homes="host (RAM), disk (in --workdir; least RAM, and a sample that was"
+    " killed goes on where it was), device, sharded (over all devices), auto"
+    " (the first of device or sharded, host, disk that fits)",
   )
   add(
     "--kv-place",
@@ -143,16 +149,3 @@ def _add_ways(parser: Parser) -> None:
     help="of keys and values with --memory=sharded: device, or pinned_host (in"
     " RAM, read from there; only landmarks take memory of the devices)",
   )
-  add(
-    "--kv-dtype",
-    default="computed",
-    help="of keys and values in host or disk: computed, bfloat16, int8",
-  )
-
-
-def _member(flag: str, text: str, kind: type[E]) -> E:
-  known = [str(member.value) for member in kind]
-  names = read_names(flag, text, known)
-  if len(names) != 1:
-    raise FlagError([f"{flag}={text}: takes one of {', '.join(known)}"])
-  return kind(names[0])

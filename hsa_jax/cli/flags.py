@@ -3,10 +3,13 @@
 import argparse
 import contextlib
 import difflib
+import enum
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from hsa_jax.evaluation.lengths import FlagError
+
+E = TypeVar("E", bound=enum.StrEnum)
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +37,19 @@ def read_names(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
   if problems:
     raise FlagError(problems)
   return names
+
+
+def read_member(flag: str, text: str, kinds: Sequence[E]) -> E:
+  """The one member of an enumeration that `text` names.
+
+  Raises:
+    FlagError: for any other text, or several names.
+  """
+  by_name = {str(kind.value): kind for kind in kinds}
+  names = read_names(flag, text, list(by_name))
+  if len(names) != 1:
+    raise FlagError([f"{flag}={text}: takes one of {', '.join(by_name)}"])
+  return by_name[names[0]]
 
 
 @contextlib.contextmanager

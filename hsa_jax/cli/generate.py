@@ -80,6 +80,7 @@ INPUT_ERRORS = (
   DataError,
   MemoryHomeError,
 )
+HOMES = (Home.AUTO, Home.DEVICE, Home.HOST, Home.DISK)
 MAX_SEGMENT = 4096  # tokens; what two CPU cores keep in their caches
 
 
@@ -281,7 +282,7 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     problems.append(f"--seed={values.seed}: must not be negative")
   memory = MemoryChoice()
   try:
-    memory = read_memory(values)
+    memory = read_memory(values, HOMES)
   except FlagError as error:
     problems += error.problems
   folder = values.memory_folder or tempfile.gettempdir()
@@ -367,7 +368,11 @@ def _parser() -> Parser:
     default=True,
     help="write each character when it is certain (default), or in blocks",
   )
-  add_memory_flags(parser, disk="in --memory-folder")
+  add_memory_flags(
+    parser,
+    homes="host (RAM), disk (in --memory-folder; least RAM), device, auto (the"
+    " first of device, host, disk that fits)",
+  )
   add(
     "--memory-folder",
     metavar="DIR",

@@ -1,9 +1,10 @@
 """`--memory` and `--kv-dtype`: where the chunks live, and as what."""
 
 import argparse
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from hsa_jax.cli.flags import read_names
+from hsa_jax.cli.flags import read_member
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.memory import Home, KvDtype
 
@@ -15,12 +16,12 @@ class MemoryChoice(NamedTuple):
   kv_dtype: KvDtype = KvDtype.COMPUTED
 
 
-def add_memory_flags(parser: argparse.ArgumentParser, *, disk: str) -> None:
-  """Adds both flags; `disk` says where the disk home keeps its file."""
+def add_memory_flags(parser: argparse._ActionsContainer, *, homes: str) -> None:
+  """Adds both flags to a parser or a group; `homes` describes the choice."""
   parser.add_argument(
     "--memory",
     default=str(MemoryChoice().home),
-    help=f"where chunks live: host (RAM), disk ({disk}), device, auto",
+    help=f"where chunks live: {homes}",
   )
   parser.add_argument(
     "--kv-dtype",
@@ -29,24 +30,24 @@ def add_memory_flags(parser: argparse.ArgumentParser, *, disk: str) -> None:
   )
 
 
-def read_memory(values: argparse.Namespace) -> MemoryChoice:
-  """The choice of a command line.
+def read_memory(
+  values: argparse.Namespace, homes: Sequence[Home] = tuple(Home)
+) -> MemoryChoice:
+  """The choice of a command line, among `homes`.
 
   Raises:
     FlagError: naming all that is wrong, one line each.
   """
-  homes = [str(home) for home in Home if home is not Home.SHARDED]
-  stored = [str(kind) for kind in KvDtype]
+  home, kv_dtype = MemoryChoice()
   problems: list[str] = []
-  chosen = []
-  for flag, text, known in (
-    ("--memory", values.memory, homes),
-    ("--kv-dtype", values.kv_dtype, stored),
-  ):
-    try:
-      chosen.append(read_names(flag, text, known)[0])
-    except FlagError as error:
-      problems += error.problems
+  try:
+    home = read_member("--memory", values.memory, homes)
+  except FlagError as error:
+    problems += error.problems
+  try:
+    kv_dtype = read_member("--kv-dtype", values.kv_dtype, tuple(KvDtype))
+  except FlagError as error:
+    problems += error.problems
   if problems:
     raise FlagError(problems)
-  return MemoryChoice(Home(chosen[0]), KvDtype(chosen[1]))
+  return MemoryChoice(home, kv_dtype)

@@ -16,6 +16,7 @@ from hsa_jax.parallel import (
   format_sharding_table,
   make_mesh,
   sharding_table,
+  step_compiler_options,
 )
 from hsa_jax.training.checkpoint import tokens_seen
 from hsa_jax.training.optimizer import make_optimizer
@@ -80,7 +81,8 @@ def _memory(
   with jax.set_mesh(mesh):
     step = jax.jit(make_train_step(cfg, tx, mesh=mesh), donate_argnums=0)
     for stage in _distinct(cfg.data.stages):
-      program = step.lower(state, _abstract_batch(stage, mesh)).compile()
+      lowered = step.lower(state, _abstract_batch(stage, mesh))
+      program = lowered.compile(step_compiler_options())
       analysis: Any = program.memory_analysis()
       temporary = analysis.temp_size_in_bytes
       yield (

@@ -149,6 +149,8 @@ def test_prompt_from_a_file_or_stdin(ask, tmp_path, monkeypatch):
     (["--checkpoint=/no/such/run"], "/no/such/run: no such folder"),
     (["--checkpoint="], "--checkpoint is missing"),
     (["--memory=dsk"], "did you mean 'disk'"),
+    (["--memory=host,disk"], "takes one of auto, device, host, disk"),
+    (["--memory=sharded"], "'sharded' is not one of auto, device, host, disk"),
     (["--memory=device", "--kv-dtype=int8"], "only host and disk store"),
     (["--memory-folder=/no/such"], "--memory-folder=/no/such: no such folder"),
     (["--promt=x"], "--promt=x"),

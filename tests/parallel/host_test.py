@@ -61,3 +61,12 @@ def test_an_accelerator_is_left_alone(monkeypatch, platforms, plugin, expected):
   found = object() if plugin else None
   monkeypatch.setattr(host.importlib.util, "find_spec", lambda name: found)
   assert host._host_computes() is expected
+
+
+def test_options_of_the_step_are_those_that_xla_knows(monkeypatch):
+  options = host.step_compiler_options()
+  jax.jit(lambda: 0).lower().compile(options)
+  host.step_compiler_options.cache_clear()
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  assert host.step_compiler_options() is None
+  host.step_compiler_options.cache_clear()
