@@ -1,6 +1,7 @@
 """Scores and their uncertainty."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -147,6 +148,38 @@ def score_interval(values: Float[np.ndarray, " n"]) -> Interval:
   if np.isin(array, (0.0, 1.0)).all():
     return wilson(int(array.sum()), len(array))
   return bootstrap_mean(array)
+
+
+def stratified_interval(
+  strata: Sequence[Float[np.ndarray, " n"]],
+  *,
+  seed: int = 0,
+  draws: int = DRAWS,
+) -> Interval:
+  """95% interval of the unweighted mean of several tasks' mean scores.
+
+  Each task's samples are drawn with replacement by themselves. Where no task
+  varies, Wilson over all samples, so that a full mark is not certainty.
+
+  Args:
+    strata: per task, its scores in [0, 1]; at least one each.
+    seed: of the draws.
+    draws: number of resamples.
+
+  Raises:
+    ValueError: for no tasks, or a task without scores.
+  """
+  if not strata or not all(len(values) for values in strata):
+    raise ValueError("stratified_interval: needs scores of every task")
+  every = np.concatenate(strata)
+  if (every == every[0]).all() and every[0] in (0.0, 1.0):
+    return wilson(int(every.sum()), len(every))
+  means = [
+    resampled_ratios(values, np.ones(len(values)), seed=seed + i, draws=draws)
+    for i, values in enumerate(strata)
+  ]
+  low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
+  return Interval(float(low), float(high))
 
 
 def exact_match(
