@@ -56,7 +56,7 @@ def results_csv(runs: Sequence[Run]) -> str:
   ]
   extras = {name: None for row in rows for name in extra_fields(row)}
   extras.pop("run", None)
-  return _write((*_LEAD, *extras), rows)
+  return write_csv((*_LEAD, *extras), rows)
 
 
 def cells_csv(runs: Sequence[Run]) -> str:
@@ -69,7 +69,7 @@ def cells_csv(runs: Sequence[Run]) -> str:
     for run in runs:
       for row in _cells(depth_samples(run, variant)):
         rows.append({"run": run.name, **variant._asdict(), **row})
-  return _write(_CELL, rows)
+  return write_csv(_CELL, rows)
 
 
 def positions_csv(runs: Sequence[Run]) -> str:
@@ -80,7 +80,7 @@ def positions_csv(runs: Sequence[Run]) -> str:
     for row in run.results
     for bucket in row.get("buckets") or ()
   ]
-  return _write(_BUCKET, rows) if rows else ""
+  return write_csv(_BUCKET, rows) if rows else ""
 
 
 def _cells(samples: Sequence[plots.Sample]) -> Iterable[dict[str, Any]]:
@@ -103,8 +103,8 @@ def _cells(samples: Sequence[plots.Sample]) -> Iterable[dict[str, Any]]:
     }
 
 
-def _write(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
-  """Fields that a row lacks are empty; those without a column are dropped."""
+def write_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+  """A CSV file as text; fields that a row lacks are empty, others left out."""
   file = io.StringIO()
   writer = csv.DictWriter(
     file, columns, extrasaction="ignore", lineterminator="\n"

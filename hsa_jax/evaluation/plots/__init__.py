@@ -20,6 +20,8 @@ from hsa_jax.evaluation.plots.retrieval import (
   distances,
   reads_picture,
   recall_by_group,
+  shown_chunks,
+  weight_table,
 )
 from hsa_jax.evaluation.plots.text import (
   Band,
@@ -49,4 +51,6 @@ __all__ = [
   "reads_picture",
   "recall_by_group",
   "remembrance",
+  "shown_chunks",
+  "weight_table",
 ]

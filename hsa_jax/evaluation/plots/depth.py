@@ -61,7 +61,8 @@ def heat_maps(
 ) -> None:
   """Writes the depth x length picture of each run, one above the other.
 
-  Each cell says `found/asked`, or the mean where scores are fractions.
+  Each cell says `found/asked`, or the mean where scores are fractions; then
+  the number of samples is in `cells.csv`.
   """
   grids = [count_cells(samples) for _, samples in runs]
   columns = max(len(grid.lengths) for grid in grids)
@@ -89,9 +90,12 @@ def _draw(axes: Axes, grid: Grid):
   image = axes.pcolormesh(
     shown, cmap="RdYlBu", vmin=0, vmax=1, edgecolors="white", linewidth=1.5
   )
+  whole = bool((grid.correct == np.round(grid.correct)).all())
   for (row, column), total in np.ndenumerate(grid.total):
     if total:
-      _write(axes, row, column, grid.correct[row, column], total)
+      found = grid.correct[row, column]
+      text = f"{found:.0f}/{total}" if whole else f"{found / total:.2f}"
+      _write(axes, row, column, text, found / total)
   axes.invert_yaxis()
   axes.set_xticks(np.arange(columns) + 0.5, map(format_length, grid.lengths))
   edges = np.linspace(0, 100, bins + 1)
@@ -103,16 +107,14 @@ def _draw(axes: Axes, grid: Grid):
   return image
 
 
-def _write(axes: Axes, row: int, column: int, correct: float, total: int):
-  mean = correct / total
-  whole = float(correct).is_integer()
+def _write(axes: Axes, row: int, column: int, text: str, mean: float) -> None:
   axes.text(
     column + 0.5,
     row + 0.5,
-    f"{correct:.0f}/{total}" if whole else f"{mean:.2f} ({total})",
+    text,
     ha="center",
     va="center",
-    fontsize=8 if whole else 7.5,
+    fontsize=8,
     # The ends of the colour map are dark.
     color="white" if mean < 0.12 or mean > 0.88 else style.INK,
   )

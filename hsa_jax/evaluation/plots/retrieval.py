@@ -174,6 +174,7 @@ def recall_by_group(
     ncols=4,
     frameon=False,
     fontsize=9,
+    handlelength=3,
   )
   style.save(figure, path)
 

@@ -151,6 +151,6 @@ def _log_axis(axes: Axes, values: Sequence[float]) -> None:
 def _log_values(axes: Axes, values: Sequence[float]) -> None:
   """A logarithmic vertical axis where perplexities differ by much."""
   if max(values) > 8 * max(min(values), 1e-9):
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
