@@ -118,13 +118,14 @@ def make_reads(num_chunks: int) -> dict:
   """Eight answer tokens, two groups, four chunks each; chunk 7 holds it."""
   rng = np.random.default_rng(0)
   groups = []
-  for found in (0.9, 0.4):
+  for number, found in enumerate((0.9, 0.4)):
     chunks, weights = [], []
     for _ in range(8):
       others = rng.choice(num_chunks, 3, replace=False).tolist()
       chunks.append([7, *others])
       weights.append([found, *((1 - found) / 3 for _ in others)])
-    groups.append({"chunks": chunks, "weights": weights})
+    where = {"group": number, "head": 0}
+    groups.append({**where, "chunks": chunks, "weights": weights})
   return {
     "answer_tokens": list("4306 246"),
     "gold_chunks": [7] * 8,

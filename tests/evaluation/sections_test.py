@@ -19,7 +19,7 @@ from hsa_jax.evaluation.runs import (
   samples_of,
   variants,
 )
-from hsa_jax.evaluation.sections.diagnostics import find_reads
+from hsa_jax.evaluation.sections.diagnostics import find_reads, parse_reads
 from hsa_jax.evaluation.sections.score import depth_samples
 from hsa_jax.evaluation.sections.summary import (
   effective_length,
@@ -240,12 +240,39 @@ def test_too_many_chunks_leave_the_heaviest_and_the_gold():
   chunks = rng.permutation(500)[:400].reshape(50, 8)
   weights = rng.random((50, 8)) + 0.1
   gold = np.full(50, 777)  # never read at all
-  reads = plots.Reads(["x"] * 50, gold, [chunks], [weights], 1000)
+  reads = plots.Reads(["x"] * 50, gold, [chunks], [weights], 1000, ["g"])
   columns = plots.shown_chunks(reads)
   assert len(columns) == 36 and 777 in columns
   lightest = chunks.ravel()[weights.argmin()]
   heaviest = chunks.ravel()[weights.argmax()]
   assert heaviest in columns and lightest not in columns
+
+
+def test_reads_without_weights_and_with_empty_slots():
+  line = {
+    "answer_tokens": ["a", "b"],
+    "gold_chunks": [3, -1],
+    "groups": [
+      {"group": 0, "head": 0, "chunks": [[5, 3], []], "weights": None},
+      {"group": 0, "head": 1, "chunks": [[9], [1, 2, 3]], "weights": None},
+    ],
+    "num_chunks": 12,
+  }
+  reads = parse_reads(line)
+  assert reads.names == ["group 1, head 1", "group 1, head 2"]
+  assert reads.chunks[0].tolist() == [[5, 3], [-1, -1]]
+  assert reads.weights[1].tolist() == [[1, 0, 0], pytest.approx([1 / 3] * 3)]
+  assert plots.shown_chunks(reads) == [1, 2, 3, 5, 9]
+
+
+def test_a_second_metric_keeps_its_interval(tmp_path):
+  store = empty_store(tmp_path)
+  key = cases.key_fields("babilong", "qa1", 512, 4)
+  lax = {"substring_score": 0.75}
+  lax |= {"substring_ci_low": 0.3, "substring_ci_high": 0.95}
+  cases.add_job(store, key, [1, 0, 0, 1], **lax)
+  text = report.write_report(tmp_path).read_text()
+  assert "| substring score" in text and "0.75 [0.30, 0.95]" in text
 
 
 def test_several_runs_share_pictures_and_tables(tmp_path):

@@ -24,9 +24,10 @@ class Reads(NamedTuple):
   Attributes:
     tokens: the answer tokens as text, n of them.
     gold: chunk that each should read; -1 where there is no single one.
-    chunks: per group, (n, K) chunk ids; -1 for an empty slot.
+    chunks: per group (and head), (n, K) chunk ids; -1 for an empty slot.
     weights: per group, (n, K), of the same slots.
     num_chunks: in the memory.
+    names: of the groups, and of their heads if there are several.
   """
 
   tokens: Sequence[str]
@@ -34,6 +35,7 @@ class Reads(NamedTuple):
   chunks: Sequence[Int[np.ndarray, "n K"]]
   weights: Sequence[Float[np.ndarray, "n K"]]
   num_chunks: int
+  names: Sequence[str]
 
 
 class Recall(NamedTuple):
@@ -93,7 +95,7 @@ def reads_picture(reads: Reads, *, title: str, path: str | os.PathLike) -> None:
     axes.set_yticks(np.arange(len(tokens)) + 0.5, map(_visible, tokens))
     axes.tick_params(length=0, labelsize=8, colors=style.INK)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"group {group + 1}", fontsize=9, loc="left")
+    axes.set_title(reads.names[group], fontsize=9, loc="left")
     axes.set_xticks([])
   _name_chunks(grid[-1], columns)
   grid[-1].set_xlabel(

@@ -36,18 +36,44 @@ def find_reads(run: Run, variant: Variant) -> tuple[dict, plots.Reads] | None:
 
 
 def parse_reads(reads: dict[str, Any]) -> plots.Reads:
-  """The field `reads` of a prediction line; heads are put side by side."""
+  """The field `reads` of a prediction line.
+
+  Slots that hold no chunk are left out there, so rows are filled up with -1.
+  Weights that were not kept count as equal ones.
+  """
   tokens = [str(token) for token in reads["answer_tokens"]]
-  rows = len(tokens)
+  groups = reads["groups"]
   return plots.Reads(
     tokens,
-    np.asarray(reads.get("gold_chunks") or [-1] * rows, int),
-    [np.asarray(g["chunks"], int).reshape(rows, -1) for g in reads["groups"]],
-    [
-      np.asarray(g["weights"], float).reshape(rows, -1) for g in reads["groups"]
-    ],
+    np.asarray(reads.get("gold_chunks") or [-1] * len(tokens), int),
+    [_fill(group["chunks"], -1).astype(int) for group in groups],
+    [_weights(group) for group in groups],
     int(reads["num_chunks"]),
+    [_panel_name(i, group, groups) for i, group in enumerate(groups)],
   )
+
+
+def _fill(rows: Sequence[Sequence[float]], value: float) -> np.ndarray:
+  """Rows of unequal length as a rectangle."""
+  width = max(map(len, rows), default=0)
+  filled = [[*row, *[value] * (width - len(row))] for row in rows]
+  return np.array(filled, float).reshape(len(rows), width)
+
+
+def _weights(group: dict[str, Any]) -> np.ndarray:
+  weights = group.get("weights")
+  if weights is None:
+    weights = [[1 / len(row)] * len(row) for row in group["chunks"]]
+  return _fill(weights, 0.0)
+
+
+def _panel_name(
+  i: int, group: dict[str, Any], groups: Sequence[dict[str, Any]]
+) -> str:
+  """The group, and the retrieval head where there are several."""
+  name = f"group {group.get('group', i) + 1}"
+  several = len({g.get("head", 0) for g in groups}) > 1
+  return f"{name}, head {group.get('head', 0) + 1}" if several else name
 
 
 def _recall(

@@ -15,6 +15,7 @@ from hsa_jax.evaluation.pages import (
 )
 from hsa_jax.evaluation.pages.blocks import (
   bytes_cell,
+  interval_text,
   length_cell,
   number_cell,
   score_cell,
@@ -68,7 +69,7 @@ _UNSEEN = ("suffix_s_per_sample", "device_bytes", "host_bytes", "disk_bytes")
 # Shares of answer tokens: their parts are in the prediction lines.
 _SHARES = {
   "token_accuracy": ("correct_tokens", "answer_tokens"),
-  "recall_at_k": ("recalled_tokens", "answer_tokens"),
+  "recall_at_k": ("recalled_tokens", "sourced_tokens"),
   "p_correct_given_recalled": ("recalled_correct_tokens", "recalled_tokens"),
 }
 
@@ -167,7 +168,8 @@ def detail_table(run: Run, variant: Variant) -> Table:
   extras = {name: None for row in rows for name in extra_fields(row)}
   known = [column for column in COLUMNS if column.field in extras]
   fields = {column.field for column in COLUMNS} | {*_UNSEEN}
-  columns = [*known, *(_generic(n) for n in extras if n not in fields)]
+  others = [n for n in extras if n not in fields and "_ci_" not in n]
+  columns = [*known, *map(_generic, others)]
   metric = str(rows[0].get("metric", "score")).replace("_", " ")
   header = ("length", f"{metric} [95%]", *(c.name for c in columns))
   lines = []
@@ -207,13 +209,24 @@ def _show(run: Run, row: dict, column: Column) -> Cell:
   """The number; shares of answer tokens with their counts, where known."""
   value = row.get(column.field)
   cell = column.show(value)
+  stem = column.field.removesuffix("_score")
+  if f"{stem}_ci_low" in row:  # a second metric beside the score
+    interval = interval_text(row[f"{stem}_ci_low"], row[f"{stem}_ci_high"])
+    return cell._replace(text=cell.text + interval)
   if value is None or column.field not in _SHARES:
     return cell
-  part, whole = (
-    sum(s.get(name) or 0 for s in samples_of(run, [row]))
-    for name in _SHARES[column.field]
-  )
+  part, whole = (_total(run, row, name) for name in _SHARES[column.field])
   return cell._replace(text=f"{part}/{whole} {cell.text}") if whole else cell
+
+
+def _total(run: Run, row: dict, name: str) -> int:
+  """Sum over the samples; an answer token without word of it has a source."""
+  samples = samples_of(run, [row])
+  if name == "sourced_tokens":
+    counts = [s.get(name, s.get("answer_tokens")) for s in samples]
+  else:
+    counts = [s.get(name) for s in samples]
+  return sum(count or 0 for count in counts)
 
 
 def _heat_map(
