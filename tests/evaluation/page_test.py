@@ -9,12 +9,13 @@ import subprocess
 
 import pytest
 
-from hsa_jax.evaluation import report
+from hsa_jax.evaluation import plots, report
 from hsa_jax.evaluation.pages import (
   Cell,
   Facts,
   Heading,
   Paragraph,
+  Picture,
   Table,
   render_markdown,
   render_page,
@@ -78,15 +79,13 @@ def test_markdown_tables_survive_their_separator():
 
 
 def test_page_asks_for_nothing_outside(tmp_path):
-  cases.make_run(tmp_path, ruler=False, lengths=(1024, 4096))
-  report.write_report(tmp_path)
-  text = (tmp_path / "report.html").read_text()
-  checker = Checker()
-  checker.feed(text)
-  outside = [a for a in checker.addresses if not re.match("#|data:image", a)]
-  assert outside == []
-  assert "default-src 'none'" in text
-  assert not re.search(r"url\(|@import|fetch\(|XMLHttp", text)
+  samples = [plots.Sample(256, 0.5, True)]
+  plots.heat_maps([("a", samples)], title="t", path=tmp_path / "a.png")
+  text, checker = page_of([Picture("a.png", "a < b")], tmp_path)
+  assert len(checker.addresses) == 1
+  assert checker.addresses[0].startswith("data:image/png;base64,")
+  assert 'alt="a &lt; b"' in text and "default-src 'none'" in text
+  assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttp", text)
 
 
 # Runs in the page before it is written out: sorts the second table by its

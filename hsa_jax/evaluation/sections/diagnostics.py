@@ -63,7 +63,7 @@ def _fill(rows: Sequence[Sequence[float]], value: float) -> np.ndarray:
 def _weights(group: dict[str, Any]) -> np.ndarray:
   weights = group.get("weights")
   if weights is None:
-    weights = [[1 / len(row)] * len(row) for row in group["chunks"]]
+    weights = [[1 / max(len(row), 1)] * len(row) for row in group["chunks"]]
   return _fill(weights, 0.0)
 
 
