@@ -34,7 +34,7 @@ from hsa_jax.evaluation.paired import (
   holm,
 )
 from hsa_jax.evaluation.report import write_file, write_pages
-from hsa_jax.evaluation.results import ResultsError, key_of
+from hsa_jax.evaluation.results import ResultsError
 from hsa_jax.evaluation.runs import (
   Kind,
   Run,
@@ -283,15 +283,15 @@ def _by_point(run: Run) -> dict[tuple, dict[int, dict]]:
   Raises:
     ResultsError: if the run has no prediction lines.
   """
-  if not run.predictions:
+  if not run.samples:
     raise ResultsError(
       f"--compare: {run.name}: no samples in predictions.jsonl; a paired test"
       " needs those of both runs; --report shows result lines side by side"
     )
-  points: dict[tuple, dict[int, dict]] = {}
-  for row in run.predictions:
-    points.setdefault(key_of(row), {})[row["sample"]] = row
-  return points
+  return {
+    key: {row["sample"]: row for row in rows}
+    for key, rows in run.samples.items()
+  }
 
 
 def _compare(pairs: Sequence[tuple[dict, dict]]) -> Paired | None:

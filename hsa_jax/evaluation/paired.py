@@ -90,7 +90,9 @@ def compare_ratios(
 
   Nats over tokens; with counts of 1, means of fractions. Percentile bootstrap
   over the samples for the interval; the p value is the share of resamples,
-  drawn about zero, that lie at least as far out as what was seen.
+  drawn about zero, that lie at least as far out as what was seen, but no less
+  than m coins could give that decide the signs of the m differences: a few
+  samples prove nothing, however alike they are.
 
   Raises:
     ValueError: for no samples, or unequally many.
@@ -103,12 +105,13 @@ def compare_ratios(
   null = resampled_ratios(centred, weight, seed=seed, draws=draws)
   # Rounding must not make "as far out" of a resample depend on its order.
   extreme = int((np.abs(null) >= abs(seen) - 1e-12).sum())
+  least = min(1.0, 2.0 ** (1 - int((gap != 0).sum())))
   return Paired(
     float(left.sum() / weight.sum()),
     float(right.sum() / weight.sum()),
     seen,
     bootstrap_ratio(gap, weight, seed=seed, draws=draws),
-    (1 + extreme) / (1 + draws),
+    max((1 + extreme) / (1 + draws), least),
     len(left),
     int((gap > 0).sum()),
     int((gap < 0).sum()),

@@ -26,13 +26,14 @@ class Run(NamedTuple):
   Attributes:
     info: what was evaluated.
     results: one line per measurement point, the latest.
-    predictions: one line per sample, the latest.
+    samples: prediction lines of each measurement (`key_of`), one per sample,
+      the latest, in the order of their numbers.
     name: in tables; unlike that of any other run in the same report.
   """
 
   info: RunInfo
   results: list[dict]
-  predictions: list[dict]
+  samples: dict[tuple, list[dict]]
   name: str
 
 
@@ -90,11 +91,14 @@ def load_run(path: str | os.PathLike) -> Run:
   folder = pathlib.Path(path)
   info = read_info(folder)
   results = latest_results(read_lines(folder / "results.jsonl"))
-  latest = {
-    (*key_of(row), row["sample"]): row
-    for row in read_lines(folder / "predictions.jsonl")
+  latest: dict[tuple, dict[int, dict]] = {}
+  for row in read_lines(folder / "predictions.jsonl"):
+    latest.setdefault(key_of(row), {})[row["sample"]] = row
+  samples = {
+    key: [rows[number] for number in sorted(rows)]
+    for key, rows in latest.items()
   }
-  return Run(info, results, list(latest.values()), info.name)
+  return Run(info, results, samples, info.name)
 
 
 def load_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
@@ -147,10 +151,8 @@ def rows_of(run: Run, variant: Variant) -> list[dict]:
 
 
 def samples_of(run: Run, rows: Iterable[Mapping[str, Any]]) -> list[dict]:
-  """Prediction lines behind result lines, by length and sample number."""
-  wanted = {key_of(row) for row in rows}
-  found = [row for row in run.predictions if key_of(row) in wanted]
-  return sorted(found, key=lambda row: (row["length"], row["sample"]))
+  """Prediction lines behind result lines, in the order of these."""
+  return [line for row in rows for line in run.samples.get(key_of(row), ())]
 
 
 def value_of(row: Mapping[str, Any]) -> float | None:

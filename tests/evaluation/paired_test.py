@@ -112,6 +112,13 @@ def test_ratios_weigh_by_tokens():
   assert got.interval == pytest.approx((0.0, 1.0))  # one document, drawn twice
 
 
+@pytest.mark.parametrize(("count", "least"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
+def test_a_few_samples_prove_nothing(count, least):
+  half = np.full(count, 0.5)
+  got = paired.compare_scores(half + 0.25, half)
+  assert got.difference == 0.25 and got.p_value == least
+
+
 def test_holm_by_hand():
   got = paired.holm([0.01, 0.04, 0.03, 0.5])
   assert got == pytest.approx([0.04, 0.09, 0.09, 0.5])

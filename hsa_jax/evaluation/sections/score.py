@@ -143,17 +143,19 @@ def _accuracy(
 
 def _curve(run: Run, variant: Variant) -> plots.Curve:
   points = [
-    plots.Point(
-      row["length"],
-      row["score"],
-      row.get("ci_low", row["score"]),
-      row.get("ci_high", row["score"]),
-    )
+    plots.Point(row["length"], row["score"], *_interval(row))
     for row in rows_of(run, variant)
   ]
   return plots.Curve(
     run.name, points, run.info.train_length, run.info.receptive_field
   )
+
+
+def _interval(row: dict) -> tuple[float, float]:
+  """Of the score; without width where the line has none."""
+  low, high = row.get("ci_low"), row.get("ci_high")
+  score = row["score"]
+  return (score, score) if low is None or high is None else (low, high)
 
 
 def _tables(runs: Sequence[Run], variant: Variant) -> list[Block]:
@@ -252,4 +254,6 @@ def depth_samples(run: Run, variant: Variant) -> list[plots.Sample]:
     value, depth = value_of(row), row.get("depth")
     if value is not None and depth is not None:
       found.append(plots.Sample(row["length"], float(depth), value))
-  return found
+  # Where every sample has one depth, depth is not what is looked at.
+  varied = len(found) < 2 or len({sample.depth for sample in found}) > 1
+  return found if varied else []

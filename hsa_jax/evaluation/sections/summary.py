@@ -59,11 +59,19 @@ HEADLINES = {
 
 
 class Mean(NamedTuple):
-  """Mean over the tasks of a protocol at one length."""
+  """Mean over the tasks of a protocol at one length.
+
+  Attributes:
+    value: unweighted mean.
+    by_task: result lines of each task that it is made of.
+  """
 
   value: float
-  interval: Interval | None
-  num_tasks: int
+  by_task: dict[str, list[dict]]
+
+  @property
+  def num_tasks(self) -> int:
+    return len(self.by_task)
 
 
 def summary_table(runs: Sequence[Run], found: Sequence[Variant]) -> Table:
@@ -98,15 +106,21 @@ def means(run: Run, found: Sequence[Variant], protocol: str) -> dict[int, Mean]:
         lines.setdefault(row["length"], {}).setdefault(variant.task, [])
         lines[row["length"]][variant.task].append(row)
   return {
-    length: Mean(
-      float(
-        np.mean([np.mean([r["score"] for r in t]) for t in by_task.values()])
-      ),
-      _interval(run, by_task),
-      len(by_task),
-    )
+    length: Mean(float(np.mean([_score(t) for t in by_task.values()])), by_task)
     for length, by_task in sorted(lines.items())
   }
+
+
+def mean_interval(run: Run, mean: Mean) -> Interval | None:
+  """From the samples; None if a task has no prediction lines."""
+  strata = []
+  for rows in mean.by_task.values():
+    values = [value_of(row) for row in samples_of(run, rows)]
+    known = [value for value in values if value is not None]
+    if not known:
+      return None
+    strata.append(np.array(known))
+  return stratified_interval(strata)
 
 
 def effective_length(
@@ -180,28 +194,21 @@ def _mean_rows(
   for run in runs:
     by_length = means(run, found, protocol)
     if by_length:
-      cells = [_mean_cell(by_length.get(n), count) for n in lengths]
+      cells = [_mean_cell(run, by_length.get(n), count) for n in lengths]
       rows.append([*_labels(runs, run, f"mean of {protocol}"), *cells])
   return rows
 
 
-def _mean_cell(mean: Mean | None, num_tasks: int) -> Cell:
+def _mean_cell(run: Run, mean: Mean | None, num_tasks: int) -> Cell:
   if mean is None:
     return Cell("")
-  interval = interval_text(*mean.interval) if mean.interval else ""
+  interval = interval_text(*(mean_interval(run, mean) or (None, None)))
   part = "" if mean.num_tasks == num_tasks else f" ({mean.num_tasks} tasks)"
   if not interval and not part:
     part = f" ({num_tasks} tasks)"
   return Cell(f"{mean.value:.2f}{interval}{part}", mean.value, mean.value)
 
 
-def _interval(run: Run, by_task: dict[str, list[dict]]) -> Interval | None:
-  """Of the mean, from the samples; None if a task has no prediction lines."""
-  strata = []
-  for rows in by_task.values():
-    values = [value_of(row) for row in samples_of(run, rows)]
-    known = [value for value in values if value is not None]
-    if not known:
-      return None
-    strata.append(np.array(known))
-  return stratified_interval(strata)
+def _score(rows: Sequence[dict]) -> float:
+  """Of one task: the mean over its variants."""
+  return float(np.mean([row["score"] for row in rows]))
