@@ -6,15 +6,13 @@
       --out=runs/comparison
     python eval.py --compare runs/a/eval runs/b/eval --out=runs/a_against_b
 
---report remakes every table and picture from the files, of one run in its own
-folder, of several side by side in --out. --compare pairs two runs sample by
-sample and tests the difference.
-
 Run the same command again after a crash, a kill or a Ctrl-C: samples that are
 finished are not computed again, and with --memory=disk the one that was being
 read goes on where it was. Writes into --workdir: results.jsonl and
 predictions.jsonl, then report.md, report.html, CSV and plots made from these
-two alone.
+two alone. --report remakes them, for one run in its folder, for several side
+by side in --out. --compare pairs two runs sample by sample and tests whether
+they differ.
 
 Exit codes: 0 finished, 2 something to correct (a flag, a full disk, too little
 memory; finished samples are kept), 130 stopped.

@@ -67,7 +67,7 @@ class Kind(enum.StrEnum):
 
   SCORE = "score"  # in [0, 1], more is better
   TEXT = "text"  # nats per token
-  CURVE = "curve"  # a function of the distance, such as remembrance
+  CURVE = "curve"  # over the tokens kept, such as remembrance
   OTHER = "other"  # a score that is known by its name only
 
 

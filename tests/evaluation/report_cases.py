@@ -222,7 +222,8 @@ def add_curve(store: ResultStore, skill: float) -> None:
   key = key_fields("effective_remembrance", "", 4096, 5, haystack="", needle="")
   curve = [
     {
-      "t": 2**k,
+      "t": 4096 - 2**k,
+      "kept": 2**k,
       "mean": 0.4 / (1 + k / skill),
       "ci_low": 0.3 / (1 + k / skill),
       "ci_high": 0.5 / (1 + k / skill),

@@ -216,8 +216,9 @@ def test_bands_of_positions_cover_the_documents(whole):
   assert alone.low == alone.y == alone.high
 
 
-def test_curves_may_be_lists_or_mappings():
-  row = {"curve": [[0, 1.0, 1.0, 1.0], [4, 0.5, 0.4, 0.6], [8, 0.25]]}
+def test_curves_run_over_the_tokens_kept():
+  half = {"kept": 4, "mean": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+  row = {"curve": [{"kept": 8, "mean": 0.25}, half, {"kept": 0, "mean": 1.0}]}
   band = curve_band(row, "a")
   assert band == plots.Band("a", [4, 8], [0.5, 0.25], [0.4, 0.25], [0.6, 0.25])
 
@@ -283,7 +284,7 @@ def test_several_runs_share_pictures_and_tables(tmp_path):
   text = report.write_comparison(
     [tmp_path / "hsa", tmp_path / "swa"], tmp_path / "out"
   ).read_text()
-  assert "| length | hsa " in text and "| t " in text
+  assert "| length | hsa " in text and "| tokens kept " in text
   assert "Bits per byte:" in text
   assert len(read_csv((tmp_path / "out" / "results.csv").read_text())) == 18
 

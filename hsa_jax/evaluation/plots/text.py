@@ -90,7 +90,7 @@ def perplexity_by_length(
 def remembrance(
   bands: Sequence[Band], *, label: str, path: str | os.PathLike
 ) -> None:
-  """Writes a curve over the distance, such as effective remembrance.
+  """Writes a curve over the tokens kept, such as effective remembrance.
 
   Args:
     bands: `x` in tokens; values in [0, 1].
@@ -111,7 +111,7 @@ def remembrance(
       ms=3.5,
     )
     axes.fill_between(x, low, high, color=style.colour(i), alpha=0.2, lw=0)
-  style.tidy(axes, x="tokens of context that are cut off in front, t", y=label)
+  style.tidy(axes, x="tokens kept at the end of the context", y=label)
   _log_axis(axes, [v for band in bands for v in band.x])
   axes.set_ylim(bottom=0)
   figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)

@@ -104,19 +104,18 @@ def curve_sections(runs: Sequence[Run], folder: pathlib.Path) -> list[Block]:
 
 
 def curve_band(row: dict, label: str) -> plots.Band:
-  """The curve of a result line: `{t, mean, ci_low, ci_high}` per point."""
-  points = [p for p in map(_point, row["curve"]) if p[0] > 0]
+  """The curve of a result line: `{kept, mean, ci_low, ci_high}` per point.
+
+  `kept` is the number of tokens at the end of the context that are left.
+  """
+  points = sorted(_point(p) for p in row["curve"] if p["kept"] > 0)
   return plots.Band(label, *(list(v) for v in zip(*points, strict=True)))
 
 
-def _point(point: Any) -> tuple[float, float, float, float]:
-  if isinstance(point, dict):
-    mean = point["mean"]
-    low, high = point.get("ci_low", mean), point.get("ci_high", mean)
-    return point["t"], mean, low, high
-  t, mean, *interval = point
-  low, high = interval or (mean, mean)
-  return t, mean, low, high
+def _point(point: dict[str, Any]) -> tuple[float, float, float, float]:
+  mean = point["mean"]
+  low, high = point.get("ci_low", mean), point.get("ci_high", mean)
+  return point["kept"], mean, low, high
 
 
 def _curve_table(bands: Sequence[plots.Band]) -> Table:
@@ -128,7 +127,7 @@ def _curve_table(bands: Sequence[plots.Band]) -> Table:
     for band in bands:
       cells.append(_band_cell(band, x))
     rows.append(cells)
-  return Table(("t", *(band.label for band in bands)), rows)
+  return Table(("tokens kept", *(band.label for band in bands)), rows)
 
 
 def _band_cell(band: plots.Band, x: float) -> Cell:
