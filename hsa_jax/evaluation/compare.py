@@ -194,7 +194,7 @@ def _table(runs: Sequence[Run], rows: Sequence[Compared]) -> Table:
     "difference [95%]",
     "p",
     "p (Holm)",
-    f"only {a} / only {b} higher",
+    f"higher: {a} / {b}",
     "pairs",
     "better",
   )

@@ -111,8 +111,9 @@ def load_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
   names = [run.name for run in runs]
   named = []
   for path, run in zip(paths, runs, strict=True):
+    alike = [p for p, r in zip(paths, runs, strict=True) if r.name == run.name]
     if names.count(run.name) > 1:
-      run = run._replace(name=f"{run.name} ({_folder_name(path)})")
+      run = run._replace(name=f"{run.name} ({_own_part(path, alike)})")
     named.append(run)
   return [
     run._replace(name=f"{run.name} #{i}")
@@ -176,7 +177,12 @@ def extra_fields(row: Mapping[str, Any]) -> dict[str, float]:
 _PROVENANCE = ("model", "checkpoint", "step", "config_hash", "seed")
 
 
-def _folder_name(path: str | os.PathLike) -> str:
-  """`a` of `runs/a/eval`: the part of the path that tells runs apart."""
-  parts = [p for p in pathlib.Path(path).parts if p != "eval"]
-  return parts[-1] if parts else str(path)
+def _own_part(
+  path: str | os.PathLike, alike: Sequence[str | os.PathLike]
+) -> str:
+  """`a` of `runs/a/eval` beside `runs/b/eval`: where the paths differ."""
+  columns = zip(*(pathlib.Path(p).parts[::-1] for p in alike), strict=False)
+  for own, column in zip(pathlib.Path(path).parts[::-1], columns, strict=False):
+    if len(set(column)) > 1:
+      return own
+  return pathlib.Path(path).name
