@@ -172,11 +172,12 @@ def show(values: argparse.Namespace) -> int:
   if values.compare is not None:
     if values.out:
       check_writable(values.out, flag="--out")
-    print(write_paired(*values.compare, values.out or None))
+    first, second = values.compare
+    print(write_paired(first, second, values.out or None))
     if values.out:
       print(f"report: {pathlib.Path(values.out) / 'compare.md'}")
     return 0
-  path = _remake(values.report, values.out)
+  path = _remake(values.report or [], values.out)
   print(path.read_text(encoding="utf-8"))
   print(f"report: {path}")
   return 0

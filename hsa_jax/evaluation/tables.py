@@ -5,6 +5,8 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from hsa_jax.evaluation import plots
 from hsa_jax.evaluation.plots.depth import depth_bin, num_bins
 from hsa_jax.evaluation.results import KEY
@@ -90,7 +92,7 @@ def _cells(samples: Sequence[plots.Sample]) -> Iterable[dict[str, Any]]:
     cell = sample.length, depth_bin(sample.depth, bins)
     cells.setdefault(cell, []).append(sample.correct)
   for (length, depth), values in sorted(cells.items()):
-    low, high = score_interval(values)
+    low, high = score_interval(np.array(values))
     yield {
       "length": length,
       "depth_low": depth / bins,

@@ -8,6 +8,8 @@ import matplotlib.ticker
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from hsa_jax.evaluation.lengths import format_length
@@ -84,11 +86,15 @@ def reads_picture(reads: Reads, *, title: str, path: str | os.PathLike) -> None:
   panel = 0.75 + 0.23 * len(tokens)
   figure = style.new_figure(width, panel * len(reads.chunks) + 0.9)
   grid = np.ravel(figure.subplots(len(reads.chunks), 1, squeeze=False))
-  image = None
+  shade = ScalarMappable(Normalize(0, 1), "Blues")
   for group, axes in enumerate(grid):
     table = weight_table(reads, group, columns)[: len(tokens)]
-    image = axes.pcolormesh(
-      table, cmap="Blues", vmin=0, vmax=1, edgecolors="#eeeeee", linewidth=0.6
+    axes.pcolormesh(
+      table,
+      cmap=shade.cmap,
+      norm=shade.norm,
+      edgecolors="#eeeeee",
+      linewidth=0.6,
     )
     _frame_gold(axes, reads.gold[: len(tokens)], columns)
     axes.invert_yaxis()
@@ -104,7 +110,7 @@ def reads_picture(reads: Reads, *, title: str, path: str | os.PathLike) -> None:
     color=style.INK,
   )
   figure.suptitle(title, fontsize=10, color=style.INK)
-  bar = figure.colorbar(image, ax=list(grid), pad=0.02, aspect=25)
+  bar = figure.colorbar(shade, ax=list(grid), pad=0.02, aspect=25)
   bar.set_label("weight", fontsize=9, color=style.INK)
   bar.ax.tick_params(labelsize=8, colors=style.INK)
   bar.outline.set_visible(False)
