@@ -4,11 +4,15 @@
       --lengths=256,4K,64K,1M --samples=20,256K:10
     python eval.py --report runs/quickstart/eval runs/quickstart_swa/eval
       --out=runs/comparison
+    python eval.py --compare runs/a/eval runs/b/eval --out=runs/a_against_b
 
 Run the same command again after a crash, a kill or a Ctrl-C: samples that are
 finished are not computed again, and with --memory=disk the one that was being
 read goes on where it was. Writes into --workdir: results.jsonl and
-predictions.jsonl, then report.md and plots made from these two alone.
+predictions.jsonl, then report.md, report.html, CSV and plots made from these
+two alone. --report remakes them, for one run in its folder, for several side
+by side in --out. --compare pairs two runs sample by sample and tests whether
+they differ.
 
 Exit codes: 0 finished, 2 something to correct (a flag, a full disk, too little
 memory; finished samples are kept), 130 stopped.
@@ -48,10 +52,11 @@ from hsa_jax.evaluation import (
   Suite,
   receptive_field,
   write_comparison,
+  write_paired,
   write_report,
 )
 from hsa_jax.evaluation.progress import Progress
-from hsa_jax.evaluation.results import check_writable
+from hsa_jax.evaluation.results import check_writable, read_info
 from hsa_jax.evaluation.room import make_devices, plan_room
 from hsa_jax.evaluation.session import PrefillKind
 from hsa_jax.evaluation.suite import check_all, select_suites
@@ -90,8 +95,8 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit code."""
   try:
     values = make_parser(__doc__).parse_args(argv)
-    if values.report is not None:
-      return compare(values)
+    if values.report is not None or values.compare is not None:
+      return show(values)
     evaluate(read_arguments(values))
     return 0
   except INPUT_ERRORS as error:
@@ -160,15 +165,34 @@ def _plan(arguments: Arguments, subject: Subject, mesh: Mesh | None) -> Plan:
     return plan_room(settings, subject.cfg.model, longest, folder, mesh)
 
 
-def compare(values: argparse.Namespace) -> int:
-  """Writes and prints the comparison of several results folders."""
-  if not values.out:
-    raise FlagError(["--out=DIR is missing: where the comparison goes"])
-  check_writable(values.out, flag="--out")
-  path = write_comparison(values.report, values.out)
+def show(values: argparse.Namespace) -> int:
+  """Makes and prints reports of results folders; evaluates nothing."""
+  if values.report is not None and values.compare is not None:
+    raise FlagError(["--report and --compare: give one of them at a time"])
+  if values.compare is not None:
+    if values.out:
+      check_writable(values.out, flag="--out")
+    first, second = values.compare
+    print(write_paired(first, second, values.out or None))
+    if values.out:
+      print(f"report: {pathlib.Path(values.out) / 'compare.md'}")
+    return 0
+  path = _remake(values.report or [], values.out)
   print(path.read_text(encoding="utf-8"))
   print(f"report: {path}")
   return 0
+
+
+def _remake(folders: Sequence[str], out: str | None) -> pathlib.Path:
+  """The report of one run in its folder, or of any number in `out`."""
+  if out:
+    check_writable(out, flag="--out")
+    return write_comparison(folders, out)
+  if len(folders) > 1:
+    raise FlagError(["--out=DIR is missing: where the comparison goes"])
+  read_info(folders[0])  # a folder that is none must not be made
+  check_writable(folders[0], flag="--report")
+  return write_report(folders[0])
 
 
 def find_subject(arguments: Arguments) -> Subject:

@@ -148,9 +148,22 @@ def make_parser(description: str | None) -> Parser:
   )
   add("--workdir", help="where results go; default: CHECKPOINT/eval")
   _add_ways(parser)
-  add = parser.add_argument_group("comparison").add_argument
-  add("--report", nargs="+", metavar="DIR", help="compare results folders")
-  add("--out", help="where a comparison goes")
+  add = parser.add_argument_group(
+    "reports", "Made from results folders; nothing is evaluated."
+  ).add_argument
+  add(
+    "--report",
+    nargs="+",
+    metavar="DIR",
+    help="remake the report of one run, or of several side by side in --out",
+  )
+  add(
+    "--compare",
+    nargs=2,
+    metavar=("A", "B"),
+    help="paired test of two runs on the same samples, per task and length",
+  )
+  add("--out", metavar="DIR", help="where the report or comparison goes")
   return parser
 
 

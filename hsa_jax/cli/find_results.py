@@ -17,8 +17,8 @@ import sys
 from collections.abc import Sequence
 
 from hsa_jax.config import ConfigError, config_hash, from_dict
-from hsa_jax.evaluation.report import Run, load_run
 from hsa_jax.evaluation.results import ResultsError, key_of
+from hsa_jax.evaluation.runs import Run, load_run
 
 SAME = ("tokenizer", "store", "seed")
 

@@ -1,6 +1,7 @@
 """Long-context evaluation: streaming, suites, scores, files, reports."""
 
 from hsa_jax.evaluation import niah, perplexity, remembrance
+from hsa_jax.evaluation.compare import write_paired
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.report import write_comparison, write_report
 from hsa_jax.evaluation.results import ResultsError, ResultStore, RunInfo
@@ -28,5 +29,6 @@ __all__ = [
   "Suite",
   "receptive_field",
   "write_comparison",
+  "write_paired",
   "write_report",
 ]

@@ -4,6 +4,7 @@ import matplotlib.image
 import pytest
 
 from hsa_jax.evaluation import plots, report
+from hsa_jax.evaluation.pages.blocks import format_bytes
 from hsa_jax.evaluation.results import ResultsError, ResultStore, RunInfo
 
 LENGTHS = (256, 1048576)
@@ -53,14 +54,19 @@ def test_report_of_one_run(tmp_path):
   assert "| 1M     | 3/4 0.75 [0.10, 0.90]" in text
   assert "0.875" in text and "1.5 GiB" in text and "81,234" in text
   assert "2.5000 [2.4000, 2.6000]" in text
-  assert "![Exact match by depth and length](s_niah_text_digits.png)" in text
-  picture = matplotlib.image.imread(tmp_path / "s_niah_text_digits.png")
+  image = "heat_map_hsa_ruler_p_s_niah_text_digits.png"
+  assert f"![Score by depth and length]({image})" in text
+  picture = matplotlib.image.imread(tmp_path / image)
   assert picture.shape[1] > 500 and picture[..., :3].std() > 0.05
 
 
 def test_report_is_the_same_when_made_again(tmp_path):
-  first = report.write_report(write_run(tmp_path, "hsa", (4, 3))).read_text()
-  assert report.write_report(tmp_path).read_text() == first
+  report.write_report(write_run(tmp_path, "hsa", (4, 3)))
+  first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+  report.write_report(tmp_path)
+  again = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+  assert again == first
+  assert {"report.md", "report.html", "results.csv", "cells.csv"} < {*first}
 
 
 def test_comparison_puts_runs_side_by_side(tmp_path):
@@ -72,7 +78,8 @@ def test_comparison_puts_runs_side_by_side(tmp_path):
   assert "| 1M     | 3/4 0.75 [0.10, 0.90] | 0/4 0.00 [0.10, 0.90] |" in text
   assert "94 tokens" in text and "whole context" in text
   assert "last_128" in text
-  assert (tmp_path / "out" / "s_niah_text_digits.png").stat().st_size > 10_000
+  image = tmp_path / "out" / "accuracy_hsa_ruler.png"
+  assert image.stat().st_size > 10_000
 
 
 def test_a_folder_without_results_is_named(tmp_path):
@@ -103,7 +110,7 @@ def test_many_samples_get_ten_bins():
   [(0, "0 B"), (1023, "1.02e+03 B"), (1536, "1.5 KiB"), (3 << 40, "3 TiB")],
 )
 def test_bytes_are_readable(count, text):
-  assert report.format_bytes(count) == text
+  assert format_bytes(count) == text
 
 
 def test_runs_that_round_are_told_apart():
