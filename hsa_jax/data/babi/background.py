@@ -71,7 +71,7 @@ def make_background(
     raise DataError(
       f"{where}: no sentence of {MIN_TOKENS} tokens between two others; the"
       " background of babilong needs prose with full stops: use a store made"
-      " from books, or give a folder of texts with --babilong_books"
+      " from books, or give a folder of texts with --babilong-books"
     )
   starts = np.cumsum([0, *map(len, sentences[:-1])])
   return Background(np.concatenate(sentences), starts)
@@ -101,11 +101,11 @@ def folder_background(folder: str, tokenizer: Tokenizer) -> Background:
   files = sorted(Path(folder).expanduser().glob("*.txt"))
   if not files:
     raise DataError(
-      f"--babilong_books={folder}: no *.txt file there; give a folder with one"
+      f"--babilong-books={folder}: no *.txt file there; give a folder with one"
       " text file per book"
     )
   texts = map(_read, files)
-  return make_background(texts, tokenizer, where=f"--babilong_books={folder}")
+  return make_background(texts, tokenizer, where=f"--babilong-books={folder}")
 
 
 def _documents(store: TokenStore, split: str) -> Iterator[np.ndarray]:

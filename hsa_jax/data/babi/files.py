@@ -31,7 +31,7 @@ def find_file(folder: str, task: str) -> Path:
   found = sorted(Path(folder).expanduser().glob(f"{task}_*_test.txt"))
   if len(found) != 1:
     raise BabiError(
-      f"--babilong_facts={folder}: {len(found)} files {task}_*_test.txt; give"
+      f"--babilong-facts={folder}: {len(found)} files {task}_*_test.txt; give"
       " the folder en-10k of the bAbI tasks v1.2"
     )
   return found[0]

@@ -30,7 +30,7 @@ def split_sentences(text: str) -> Iterator[str]:
 
 
 def _ends_sentence(text: str, stop: int, after: int) -> bool:
-  """Whether the mark at `stop` ends a sentence; `after` starts the next word."""
+  """Whether the mark at `stop` ends a sentence; `after`: of the next word."""
   if text[stop] != ".":
     return True
   # A word that is longer than this is none of the exceptions.
