@@ -227,6 +227,6 @@ def test_random_answers_are_right_by_chance():
   rng = np.random.default_rng(0)
   right = sum(
     rng.choice(LABELS["qa1"]) == sample_of("qa1", number=i).told.answer
-    for i in range(600)
+    for i in range(300)
   )
-  assert abs(right / 600 - 1 / 6) < 0.06
+  assert abs(right / 300 - 1 / 6) < 0.08
