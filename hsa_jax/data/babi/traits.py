@@ -10,16 +10,16 @@ from hsa_jax.data.babi import words
 from hsa_jax.data.babi.story import Question, Story, pick, shuffled
 
 _PLURAL = {"cat": "Cats", "mouse": "Mice", "sheep": "Sheep", "wolf": "Wolves"}
-_AFRAID = ("Gertrude", "Winona", "Emily", "Jessica")
-_COLOURED = ("Lily", "Bernhard", "Brian", "Julius", "Greg")
-_KINDS = ("frog", "lion", "swan", "rhino")
+_AFRAID: tuple[str, ...] = ("Gertrude", "Winona", "Emily", "Jessica")
+_COLOURED: tuple[str, ...] = ("Lily", "Bernhard", "Brian", "Julius", "Greg")
+_KINDS: tuple[str, ...] = ("frog", "lion", "swan", "rhino")
 _MOODS = {  # where it leads, and what is taken there
   "hungry": ("kitchen", "apple"),
   "thirsty": ("kitchen", "milk"),
   "tired": ("bedroom", "pajamas"),
   "bored": ("garden", "football"),
 }
-_MOODY = ("Sumit", "Yann", "Jason", "Antoine")
+_MOODY: tuple[str, ...] = ("Sumit", "Yann", "Jason", "Antoine")
 
 
 def draw_fears(rng: np.random.Generator, task: str) -> Story:
