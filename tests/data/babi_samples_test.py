@@ -3,6 +3,7 @@
 import itertools
 import time
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hsa_jax.data.babi.samples import (
 from hsa_jax.data.babi.stories import OwnStories, Told
 from hsa_jax.data.babi.weave import Plan, draw_plan, weave
 from hsa_jax.data.babi.words import LABELS, TASKS
-from hsa_jax.data.rng import TRAIN, make_rng
+from hsa_jax.data.rng import EVAL, TRAIN, make_rng
 from hsa_jax.data.sample import render
 from hsa_jax.data.tokenizer import load_tokenizer
 
@@ -194,6 +195,10 @@ def test_samples_depend_on_seed_number_and_task_alone():
 
 
 def test_training_rows_are_never_evaluation_samples():
+  """Streams of another purpose have another key: they share no state."""
+  purposes = [TRAIN, *(f"{EVAL} babilong {task}" for task in TASKS)]
+  keys = {zlib.crc32(purpose.encode()) for purpose in purposes}
+  assert len(keys) == len(purposes)
   row = draw_training_row(
     make_rng(0, TRAIN, 3, 0), 500, BACKGROUND, TOKENIZER, "qa1"
   )
