@@ -82,6 +82,8 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     kv_dtype=memory.kv_dtype,
     kv_place=choose("kv-place", KvPlace),
     prefill=choose("prefill", PrefillKind),
+    babilong_facts=values.babilong_facts,
+    babilong_books=values.babilong_books,
   )
   if settings.kv_place is not KvPlace.DEVICE:
     if settings.memory is not Home.SHARDED:
@@ -147,6 +149,18 @@ def make_parser(description: str | None) -> Parser:
     " are finished without it stay without",
   )
   add("--workdir", help="where results go; default: CHECKPOINT/eval")
+  add(
+    "--babilong-facts",
+    default="",
+    metavar="DIR",
+    help="published bAbI files (en-10k); default: stories of our own",
+  )
+  add(
+    "--babilong-books",
+    default="",
+    metavar="DIR",
+    help="*.txt files to hide facts in; default: held-out text of the store",
+  )
   _add_ways(parser)
   add = parser.add_argument_group(
     "reports", "Made from results folders; nothing is evaluated."

@@ -1,6 +1,6 @@
 """Long-context evaluation: streaming, suites, scores, files, reports."""
 
-from hsa_jax.evaluation import niah, perplexity, remembrance
+from hsa_jax.evaluation import babilong, niah, perplexity, remembrance
 from hsa_jax.evaluation.compare import write_paired
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.report import write_comparison, write_report
@@ -11,6 +11,8 @@ from hsa_jax.inference.stream import Prefill, receptive_field
 
 SUITES: tuple[Suite, ...] = (
   niah.SUITE,
+  babilong.SUITE,
+  babilong.FORCED_SUITE,
   perplexity.SUITE,
   remembrance.SUITE,
 )

@@ -60,6 +60,8 @@ class Settings:
     kv_dtype: how host and disk store keys and values; all but `computed` round.
     kv_place: where the sharded home keeps keys and values.
     prefill: how contexts are read; both give the same answers.
+    babilong_facts: folder of published bAbI files; empty: our own stories.
+    babilong_books: folder of texts to hide them in; empty: the test split.
   """
 
   lengths: tuple[int, ...]
@@ -75,6 +77,8 @@ class Settings:
   kv_dtype: KvDtype = KvDtype.COMPUTED
   kv_place: KvPlace = KvPlace.DEVICE
   prefill: PrefillKind = PrefillKind.SEQUENTIAL
+  babilong_facts: str = ""
+  babilong_books: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

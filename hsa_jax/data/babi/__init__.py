@@ -1,0 +1,1 @@
+"""bAbI stories of our own, and their facts hidden in books (BABILong)."""
