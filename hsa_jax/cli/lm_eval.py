@@ -117,8 +117,8 @@ def run(arguments: Arguments) -> str:
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
   # Its bootstrap would fork a process with JAX in it.
   os.environ.setdefault("DISABLE_MULTIPROC", "1")
-  harness = import_harness()
   subject = find_subject(arguments)
+  harness = import_harness()
   tasks = find_tasks(arguments)
   claim_folder(arguments, subject)
   parallel.enable_compilation_cache()

@@ -38,9 +38,11 @@ def forget(*args) -> None:
 
 
 def text(length: int, seed: int = 0) -> str:
+  """Random letters; the last is no space, which would change sides."""
   letters = list("abcdefgh  .\n")
   rng = np.random.default_rng(seed)
-  return "".join(letters[i] for i in rng.integers(0, len(letters), length))
+  drawn = rng.integers(0, len(letters), length)
+  return "".join(letters[i] for i in drawn[:-1]) + "h" * min(length, 1)
 
 
 @jax.jit

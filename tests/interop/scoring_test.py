@@ -6,6 +6,7 @@ import pytest
 
 from hsa_jax.inference import Prefill
 from hsa_jax.interop import HarnessModel, Reader, Span, Ways, score_spans
+from hsa_jax.memory import Home
 from hsa_jax.models import LanguageModel
 from tests.evaluation.helpers import MODEL, build_model
 
@@ -41,8 +42,9 @@ def ask(model, pairs):
 
 @pytest.mark.parametrize("cfg", [MODEL, SWA], ids=["hsa", "swa"])
 def test_likelihoods_are_those_of_the_forward_pass(cfg):
-  answers = ask(harness_model(cfg), PAIRS)
-  for pair, (total, is_greedy) in zip(PAIRS, answers, strict=True):
+  pairs = PAIRS if cfg is MODEL else PAIRS[1:-1:2]
+  answers = ask(harness_model(cfg), pairs)
+  for pair, (total, is_greedy) in zip(pairs, answers, strict=True):
     expected = likelihood(*pair, cfg)
     assert total == pytest.approx(expected[0], abs=1e-4), pair
     assert is_greedy == expected[1]
@@ -67,7 +69,7 @@ def test_a_greedy_continuation_is_recognised(length):
 def test_homes_agree():
   pairs = PAIRS[-2:]
   host = ask(harness_model(), pairs)
-  for home in ("device", "disk"):
+  for home in (Home.DEVICE, Home.DISK):
     np.testing.assert_allclose(
       ask(harness_model(home=home), pairs), host, atol=1e-5
     )
@@ -105,7 +107,7 @@ def uniform() -> LanguageModel:
   return model
 
 
-@pytest.mark.parametrize("length", [30, 300, 600])
+@pytest.mark.parametrize("length", [30, 600])
 def test_a_uniform_model_has_eight_bits_per_byte(length):
   model = HarnessModel(Reader(uniform(), Ways(segment=SEGMENT)), BYTES)
   (total,) = model.loglikelihood_rolling(
@@ -152,4 +154,4 @@ def test_a_wrong_segment_or_home_is_refused():
   with pytest.raises(ValueError, match="segment = 30: must be a multiple of 4"):
     Reader(build_model(), Ways(segment=30))
   with pytest.raises(ValueError, match="home = sharded"):
-    Reader(build_model(), Ways(home="sharded"))
+    Reader(build_model(), Ways(home=Home.SHARDED))

@@ -12,8 +12,10 @@ def ask(model, *requests):
   return model.generate_until(asked, forget, quiet=True)
 
 
-@pytest.mark.parametrize("cfg", [MODEL, SWA], ids=["hsa", "swa"])
-@pytest.mark.parametrize("length", [0, 5, 64, 150])
+@pytest.mark.parametrize(
+  ("cfg", "length"),
+  [(MODEL, 0), (MODEL, 5), (MODEL, 64), (MODEL, 150), (SWA, 150)],
+)
 def test_greedy_text(cfg, length):
   prompt = text(length, length)
   (answer,) = ask(harness_model(cfg), (prompt, {"max_gen_toks": 12}))
