@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -40,6 +39,7 @@ from hsa_jax.memory import (
   plan_memory,
 )
 from hsa_jax.models import LanguageModel
+from hsa_jax.models.compiled import jit_of_module
 
 HOMES = (Home.AUTO, Home.DEVICE, Home.HOST, Home.DISK)
 _LEAST = 64  # tokens of the smallest program
@@ -201,7 +201,7 @@ def bucket(size: int, least: int) -> int:
   return 3 * power // 4 if 4 * size <= 3 * power else power
 
 
-@jax.jit
+@jit_of_module
 def _hidden(
   model: LanguageModel, tokens: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:

@@ -13,6 +13,7 @@ from hsa_jax.inference.sequence import SequencePart
 from hsa_jax.interop.reader import Reader
 from hsa_jax.interop.requests import Span
 from hsa_jax.models import LanguageModel
+from hsa_jax.models.compiled import jit_of_module
 from hsa_jax.ops.loss import cross_entropy
 
 _SIZES = (16, 64, 256)  # outputs whose logits exist at the same time
@@ -129,7 +130,7 @@ def _states(
   return hidden[row, where]
 
 
-@functools.partial(jax.jit, static_argnames="vocab_size")
+@functools.partial(jit_of_module, static_argnames=("vocab_size",))
 def _compare(
   model: LanguageModel,
   states: Float[Array, "A D"],
