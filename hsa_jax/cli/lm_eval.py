@@ -201,7 +201,7 @@ def claim_folder(arguments: Arguments, subject: Subject) -> None:
   try:
     arguments.out.mkdir(parents=True, exist_ok=True)
     if path.exists():
-      held = json.loads(path.read_text(encoding="utf-8"))
+      held = dict(json.loads(path.read_text(encoding="utf-8")))
       differs = [k for k in wanted if held.get(k) != wanted[k]]
       if differs:
         k = differs[0]
@@ -214,7 +214,7 @@ def claim_folder(arguments: Arguments, subject: Subject) -> None:
     path.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
   except OSError as error:
     raise FlagError([f"--out={arguments.out}: {error.strerror}"]) from error
-  except json.JSONDecodeError as error:
+  except (TypeError, json.JSONDecodeError) as error:
     raise FlagError(
       [f"{path}: not of this program ({error}); choose another --out"]
     ) from error
@@ -287,6 +287,7 @@ def _open_model(arguments: Arguments, subject: Subject) -> HarnessModel:
   model, _, _ = load_model(subject.folder)
   with as_flag_errors():
     reader = Reader(model, arguments.ways)
+    reader.plan(arguments.ways.segment)  # Whether home and type go together.
   return HarnessModel(
     reader,
     subject.tokenizer,
@@ -340,7 +341,7 @@ def _parser() -> Parser:
   add_memory_flags(
     parser,
     homes="host (RAM), disk (in --memory-folder; least RAM), device, auto (the"
-    " first of device, host, disk that fits); for texts beyond --segment",
+    " first of device, host, disk that fits)",
   )
   add("--memory-folder", metavar="DIR", help="of --memory=disk; default: temp")
   return parser

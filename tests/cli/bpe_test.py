@@ -41,7 +41,8 @@ def test_train_a_tokenizer_then_a_model_on_it(tmp_path, capsys):
   )
   base = make_config()
   model = dataclasses.replace(base.model, vocab_size=400)
-  cfg = dataclasses.replace(base, model=model, data=data)
+  optimizer = dataclasses.replace(base.optimizer, warmup_steps=1)
+  cfg = dataclasses.replace(base, model=model, data=data, optimizer=optimizer)
   config, run = write_config(tmp_path / "cfg.py", cfg), tmp_path / "run"
   train = runpy.run_path(str(ROOT / "train.py"))["main"]
   assert train(["train.py", f"--config={config}", f"--workdir={run}"]) == 0

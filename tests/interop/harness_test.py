@@ -144,6 +144,9 @@ def test_the_command_writes_goes_on_and_refuses(harness, tasks, capsys):
   capsys.readouterr()
   assert command.main([*flags, "--tasks=tiny_choice", "--kv-dtype=int8"]) == 2
   assert "holds answers of kv_dtype 'computed'" in capsys.readouterr().err
+  device = ["--kv-dtype=int8", "--memory=device", f"--out={tasks}/other"]
+  assert command.main([*flags, "--tasks=tiny_choice", *device]) == 2
+  assert "only host and disk store" in capsys.readouterr().err
   assert command.main([*flags, "--tasks=tiny_chioce"]) == 2
   assert "did you mean 'tiny_choice'" in capsys.readouterr().err
 

@@ -40,7 +40,13 @@ def ask(model, pairs):
   return model.loglikelihood(requests, forget, quiet=True)
 
 
-@pytest.mark.parametrize("cfg", [MODEL, SWA], ids=["hsa", "swa"])
+@pytest.mark.parametrize(
+  "cfg",
+  [
+    pytest.param(MODEL, id="hsa"),
+    pytest.param(SWA, id="swa", marks=pytest.mark.slow),
+  ],
+)
 def test_likelihoods_are_those_of_the_forward_pass(cfg):
   pairs = PAIRS if cfg is MODEL else PAIRS[1:-1:2]
   answers = ask(harness_model(cfg), pairs)
@@ -66,6 +72,7 @@ def test_a_greedy_continuation_is_recognised(length):
     assert next(found)[1].greedy == (wrong is None)
 
 
+@pytest.mark.slow
 def test_homes_agree():
   pairs = PAIRS[-2:]
   host = ask(harness_model(), pairs)
@@ -107,7 +114,9 @@ def uniform() -> LanguageModel:
   return model
 
 
-@pytest.mark.parametrize("length", [30, 600])
+@pytest.mark.parametrize(
+  "length", [30, pytest.param(600, marks=pytest.mark.slow)]
+)
 def test_a_uniform_model_has_eight_bits_per_byte(length):
   model = HarnessModel(Reader(uniform(), Ways(segment=SEGMENT)), BYTES)
   (total,) = model.loglikelihood_rolling(

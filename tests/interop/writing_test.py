@@ -14,7 +14,12 @@ def ask(model, *requests):
 
 @pytest.mark.parametrize(
   ("cfg", "length"),
-  [(MODEL, 0), (MODEL, 5), (MODEL, 64), (MODEL, 150), (SWA, 150)],
+  [
+    (MODEL, 0),
+    (MODEL, 5),
+    (MODEL, 150),
+    pytest.param(SWA, 150, marks=pytest.mark.slow),
+  ],
 )
 def test_greedy_text(cfg, length):
   prompt = text(length, length)
