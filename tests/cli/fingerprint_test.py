@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import runpy
+import shutil
 
 import jax
 import pytest
@@ -49,22 +50,35 @@ def write_checkpoint(workdir, cfg) -> None:
   saver.close()
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """Folder with tokenizer t.json, store, cfg.py and run, that agree.
+
+  They name one another by relative paths: a copy of the folder stands alone.
+  """
+  folder = tmp_path_factory.mktemp("made")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(folder)
+    spec = write_tokenizer(pathlib.Path("t.json"), "the union " * 20)
+    make_store("store", load_tokenizer(spec))
+    data = DataConfig(
+      corpus="files",
+      store="store",
+      tokenizer=spec,
+      stages=make_config().data.stages[:1],
+    )
+    cfg = dataclasses.replace(make_config(), data=data)
+    write_config("cfg.py", cfg)
+    write_checkpoint("run", cfg)
+  return folder
+
+
 @pytest.fixture
-def run(tmp_path):
-  """Folder with tokenizer t.json, store, cfg.py and run, that agree."""
-  spec = write_tokenizer(tmp_path / "t.json", "the union " * 20)
-  store = str(tmp_path / "store")
-  make_store(store, load_tokenizer(spec))
-  data = DataConfig(
-    corpus="files",
-    store=store,
-    tokenizer=spec,
-    stages=make_config().data.stages[:1],
-  )
-  cfg = dataclasses.replace(make_config(), data=data)
-  write_config(tmp_path / "cfg.py", cfg)
-  write_checkpoint(tmp_path / "run", cfg)
-  return tmp_path
+def run(made, tmp_path, monkeypatch):
+  """A copy to spoil, as the working directory."""
+  shutil.copytree(made, tmp_path / "copy")
+  monkeypatch.chdir(tmp_path / "copy")
+  return pathlib.Path()
 
 
 def swap(run: pathlib.Path) -> str:
@@ -102,7 +116,7 @@ def prepare_(run):
       "prepare",
       "--corpus=files",
       f"--files={run}/*.py",
-      f"--tokenizer=hf:{run}/t.json",
+      "--tokenizer=hf:t.json",
       f"--out={run}/store",
     ]
   )
@@ -131,10 +145,10 @@ def no_compilation(request, monkeypatch):
 
 @pytest.mark.parametrize("command", [evaluate_, generate_, lm_eval_])
 def test_the_file_changed_since_training(run, capsys, command):
-  before = load_tokenizer(f"hf:{run}/t.json").fingerprint[:12]
+  before = load_tokenizer("hf:t.json").fingerprint[:12]
   after = load_tokenizer(swap(run)).fingerprint[:12]
   message = refused(capsys, command(run))
-  assert f"trained with tokenizer 'hf:{run}/t.json'" in message
+  assert "trained with tokenizer 'hf:t.json'" in message
   assert before in message and after in message
   assert "restore the original file" in message
 
