@@ -12,6 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+HARNESS := $(VENV)/.installed-lm-eval
 
 # Where the main job puts its results; override to keep several.
 RUNS ?= runs
@@ -35,7 +36,7 @@ NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --haystack=noise \
 
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
-  eval-32m test test-slow lint bench bench-memory bench-decode clean
+  eval-32m test test-slow test-lm-eval lint bench bench-memory bench-decode clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
@@ -50,6 +51,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(HARNESS): $(STAMP)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[dev,lm-eval]'
 	@touch $@
 
 # --- the main job ------------------------------------------------------------
@@ -117,6 +123,9 @@ test: $(STAMP)  ## Runs the tests (under 10 minutes on 2 cores).
 
 test-slow: $(STAMP)  ## Runs the slow tests too: learning, many devices.
 	$(RUN) -m pytest -m ''
+
+test-lm-eval: $(HARNESS)  ## Installs lm-evaluation-harness, runs its adapter's tests.
+	$(RUN) -m pytest tests/interop
 
 lint: $(STAMP)  ## Style, formatting and types.
 	$(RUN) -m ruff check .

@@ -21,7 +21,6 @@ Exit codes: 0 finished, 2 something to correct in the input, 130 stopped.
 """
 
 import argparse
-import contextlib
 import os
 import pathlib
 import statistics
@@ -57,12 +56,11 @@ from hsa_jax.inference import (
 )
 from hsa_jax.memory import (
   ChunkMemory,
-  DiskMemory,
   Home,
   MemoryHomeError,
   Plan,
   available,
-  make_memory,
+  open_memory,
   plan_memory,
 )
 from hsa_jax.models import LanguageModel
@@ -161,19 +159,6 @@ def make_plan(arguments: Arguments, model: ModelConfig, length: int) -> Plan:
       free=available(arguments.folder),
       kv_dtype=arguments.memory.kv_dtype,
     )
-
-
-@contextlib.contextmanager
-def open_memory(plan: Plan, folder: str) -> Iterator[ChunkMemory]:
-  """An empty memory; its file, if any, is gone at the end."""
-  if plan.home is not Home.DISK:
-    yield make_memory(plan)
-    return
-  with tempfile.TemporaryDirectory(prefix="chunks-", dir=folder) as own:
-    memory = make_memory(plan, folder=own)
-    assert isinstance(memory, DiskMemory)
-    with contextlib.closing(memory):
-      yield memory
 
 
 def write_text(parts: Iterator[str], arguments: Arguments) -> list[float]:

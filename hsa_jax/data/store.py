@@ -148,11 +148,12 @@ class TokenStore:
 
   def _check_tokenizer(self, expected: str | None) -> None:
     if expected is not None and expected != self.fingerprint:
+      spec = self.tokenizer_spec
+      then = " with the file of that time" if spec.startswith("hf:") else ""
       raise StoreError(
-        f"{self.path}: made by tokenizer {self.tokenizer_spec!r} (fingerprint"
+        f"{self.path}: made by tokenizer {spec!r} (fingerprint"
         f" {self.fingerprint[:12]}), this run uses another ({expected[:12]});"
-        f" set data.tokenizer = {self.tokenizer_spec!r}, or data.store to"
-        " another folder"
+        f" set data.tokenizer = {spec!r}{then}, or data.store to another folder"
       )
 
   def __getstate__(self) -> dict[str, Any]:

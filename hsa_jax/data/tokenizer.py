@@ -16,8 +16,9 @@ from hsa_jax.data.errors import TokenizerError
 
 _BYTE_DEFINITION = "bytes as ids 0..255; 256 end of text; 257 padding"
 _HF_PREFIX = "hf:"
+END_OF_TEXT, PADDING = "<|endoftext|>", "<pad>"
 _EOS_NAMES = (
-  "<|endoftext|>",
+  END_OF_TEXT,
   "</s>",
   "<|end_of_text|>",
   "<eos>",
@@ -26,7 +27,7 @@ _EOS_NAMES = (
   "<｜end▁of▁sentence｜>",
   "[SEP]",
 )
-_PAD_NAMES = ("<pad>", "[PAD]", "<|padding|>", "<|pad|>", "<｜▁pad▁｜>")
+_PAD_NAMES = (PADDING, "[PAD]", "<|padding|>", "<|pad|>", "<｜▁pad▁｜>")
 
 
 class Tokenizer(Protocol):
@@ -75,7 +76,11 @@ class ByteTokenizer:
 
 
 class HfTokenizer:
-  """A `tokenizer.json` file through the optional `tokenizers` package."""
+  """A `tokenizer.json` file through the optional `tokenizers` package.
+
+  Text is text: a special token's name inside it becomes ordinary ids, and what
+  the file says about truncation and padding is left aside.
+  """
 
   def __init__(self, spec: str):
     """Loads the file named by `spec`.
@@ -87,6 +92,9 @@ class HfTokenizer:
     path = Path(spec.removeprefix(_HF_PREFIX)).expanduser()
     self.spec = spec
     self._inner = _load_json(path)
+    self._inner.no_truncation()
+    self._inner.no_padding()
+    self._inner.encode_special_tokens = True
     vocab = self._inner.get_vocab(with_added_tokens=True)
     # Some vocabularies have holes, so the count can be below the last id.
     self.vocab_size = max(vocab.values()) + 1
@@ -104,6 +112,10 @@ class HfTokenizer:
     """Text of `ids`, special tokens left out."""
     plain = [int(i) for i in ids]
     return self._inner.decode(plain, skip_special_tokens=True)
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    self._inner.encode_special_tokens = True  # not part of the package's pickle
 
 
 def load_tokenizer(spec: str) -> Tokenizer:
@@ -124,18 +136,30 @@ def load_tokenizer(spec: str) -> Tokenizer:
   )
 
 
-def _load_json(path: Path) -> Any:
+def import_tokenizers(purpose: str) -> Any:
+  """The package `tokenizers`, which is optional.
+
+  Args:
+    purpose: what needs it; opens the message.
+
+  Raises:
+    TokenizerError: if it is not installed.
+  """
   try:
-    tokenizers = importlib.import_module("tokenizers")
+    return importlib.import_module("tokenizers")
   except ImportError as e:
     raise TokenizerError(
-      f"data.tokenizer = 'hf:{path}': needs the package 'tokenizers', which is"
-      " not installed; run: python -m pip install tokenizers"
+      f"{purpose}: needs the package 'tokenizers', which is not installed; run:"
+      " python -m pip install tokenizers"
     ) from e
+
+
+def _load_json(path: Path) -> Any:
+  tokenizers = import_tokenizers(f"data.tokenizer = 'hf:{path}'")
   if not path.is_file():
     raise TokenizerError(
       f"data.tokenizer = 'hf:{path}': no such file; give the path of a"
-      " tokenizer.json"
+      " tokenizer.json, or make one: python -m hsa_jax.cli.tokenizer train"
     )
   try:
     return tokenizers.Tokenizer.from_file(str(path))

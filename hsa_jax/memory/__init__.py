@@ -5,7 +5,7 @@ from hsa_jax.memory.disk import DiskMemory
 from hsa_jax.memory.header import DamagedError
 from hsa_jax.memory.host import HostMemory
 from hsa_jax.memory.layout import KvDtype
-from hsa_jax.memory.make import make_memory
+from hsa_jax.memory.make import make_memory, open_memory
 from hsa_jax.memory.plan import Home, Plan, available, plan_memory
 from hsa_jax.memory.protocol import ChunkMemory, MemoryBytes, MemoryHomeError
 from hsa_jax.memory.rank import NO_RANK, rank_chunks
@@ -41,6 +41,7 @@ __all__ = [
   "available",
   "check_placement",
   "make_memory",
+  "open_memory",
   "plan_memory",
   "rank_chunks",
 ]

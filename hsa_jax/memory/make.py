@@ -1,6 +1,9 @@
 """From a plan to a memory."""
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from hsa_jax.memory.device import DeviceMemory
@@ -46,3 +49,26 @@ def make_memory(
   if folder is None:
     raise ValueError("home = disk: a folder must be given")
   return DiskMemory(folder, chunks, layout=layout, identity=identity, **options)
+
+
+@contextlib.contextmanager
+def open_memory(
+  plan: Plan, folder: str | os.PathLike[str]
+) -> Iterator[ChunkMemory]:
+  """An empty memory for one context; its file, if any, is gone at the end.
+
+  Args:
+    plan: from `plan_memory`, for any home but the sharded one.
+    folder: where the disk home makes a folder of its own.
+
+  Raises:
+    MemoryHomeError: if the room is not there after all.
+  """
+  if plan.home is not Home.DISK:
+    yield make_memory(plan)
+    return
+  with tempfile.TemporaryDirectory(prefix="chunks-", dir=folder) as own:
+    memory = make_memory(plan, folder=own)
+    assert isinstance(memory, DiskMemory)
+    with contextlib.closing(memory):
+      yield memory

@@ -135,15 +135,27 @@ class Checkpointer:
     """The state of `step`, on the devices and shardings of `abstract`.
 
     Raises:
-      CheckpointError: naming the damaged array and its file.
+      CheckpointError: naming the damaged array and its file; or the run went
+        on with another tokenizer.
     """
     _, meta = read_metadata(self.folder(step))
+    self._check_tokenizer(meta)
     loaded = _load(meta, _items(abstract))
     return TrainState(
       _fill(abstract.model, loaded[MODEL]),
       _fill(abstract.opt_state, loaded[OPTIMIZER], "opt_state."),
       loaded[OPTIMIZER]["step"],
     )
+
+  def _check_tokenizer(self, meta: CheckpointMeta) -> None:
+    found = self._info.tokenizer_fingerprint
+    if meta.tokenizer_fingerprint != found:
+      raise CheckpointError(
+        f"{meta.folder}: trained with tokenizer {meta.tokenizer!r} of"
+        f" fingerprint {meta.tokenizer_fingerprint[:12]}, the one here has"
+        f" {found[:12]}\n  fix: restore the original file, or give another"
+        " --workdir"
+      )
 
   def close(self) -> None:
     """Waits for the last save and stops the threads."""

@@ -87,3 +87,26 @@ def test_not_a_tokenizer_file(tmp_path):
   (tmp_path / "t.json").write_text("{}")
   with pytest.raises(TokenizerError, match="not a tokenizer.json"):
     load_tokenizer(f"hf:{tmp_path}/t.json")
+
+
+def test_text_never_becomes_a_special_token(tmp_path):
+  spec = _train(tmp_path / "t.json", ["<|endoftext|>", "<pad>"])
+  tokenizer = load_tokenizer(spec)
+  text = "the <|endoftext|> magic <pad>"
+  for one in (tokenizer, pickle.loads(pickle.dumps(tokenizer))):
+    ids = one.encode(text)
+    assert not {one.eos_id, one.pad_id} & set(ids.tolist())
+    assert one.decode(ids) == text
+
+
+def test_a_file_that_truncates_and_pads_does_not(tmp_path):
+  tokenizers = pytest.importorskip("tokenizers")
+  path = tmp_path / "t.json"
+  spec = _train(path, ["<|endoftext|>", "<pad>"])
+  plain = load_tokenizer(spec).encode("the special magic numbers")
+  inner = tokenizers.Tokenizer.from_file(str(path))
+  inner.enable_truncation(2)
+  inner.enable_padding(length=40)
+  inner.save(str(path))
+  again = load_tokenizer(spec)
+  assert again.encode("the special magic numbers").tolist() == plain.tolist()
