@@ -5,6 +5,7 @@ import json
 import pytest
 from ml_collections.config_flags import config_path
 
+from configs import quickstart
 from hsa_jax import config as config_lib
 from hsa_jax.config import (
   Config,
@@ -156,6 +157,14 @@ def test_hash_follows_the_fields():
   same = config_lib.from_json(config_lib.to_json(TWO_STAGES))
   assert config_lib.config_hash(same) == config_lib.config_hash(TWO_STAGES)
   assert config_lib.config_hash(Config()) != config_lib.config_hash(TWO_STAGES)
+
+
+def test_hash_of_stored_results():
+  """Fields added since do not count while they are at their default."""
+  assert config_lib.config_hash(quickstart.build()) == "567ad415b936"
+  mixed = from_dict({"data": {"synthetic_mix": 0.05}})
+  assert config_lib.config_hash(mixed) != config_lib.config_hash(Config())
+  assert config_lib.to_dict(Config())["data"]["synthetic_mix"] == 0
 
 
 def test_override_of_a_stage():
