@@ -77,5 +77,5 @@ class CopyTask:
       "ids": data.tolist(),
     }
     unique = unique_fraction(ring, layout.body.filler)
-    depth = layout.depths[0]
-    return TokenSample(layout.body, layout.answer, depth, unique, recipe)
+    at = layout.depths[0]
+    return TokenSample(layout.body, layout.answer, at, unique, recipe)

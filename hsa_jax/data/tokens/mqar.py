@@ -79,8 +79,8 @@ class MqarTask:
       "slots": sorted(slots.tolist()),
     }
     unique = unique_fraction(ring, layout.body.filler)
-    depth = layout.depths[0]
-    return TokenSample(layout.body, layout.answer, depth, unique, recipe)
+    at = layout.depths[0]
+    return TokenSample(layout.body, layout.answer, at, unique, recipe)
 
   def _tail(
     self,

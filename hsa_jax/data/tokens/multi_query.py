@@ -85,8 +85,8 @@ class MultiQueryTask:
       "asked": [keys[i] for i in asked],
     }
     unique = unique_fraction(ring, layout.body.filler)
-    depth = layout.depths[asked[0]]
-    return TokenSample(layout.body, layout.answer, depth, unique, recipe)
+    at = layout.depths[asked[0]]
+    return TokenSample(layout.body, layout.answer, at, unique, recipe)
 
   def _write(
     self, keys: list[str], values: list[str], asked: list[int]

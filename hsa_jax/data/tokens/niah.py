@@ -88,8 +88,8 @@ class NiahTask:
       "questions": [order.index(i) for i in asked],
     }
     unique = unique_fraction(ring, layout.body.filler)
-    depth = layout.depths[asked[0]]
-    return TokenSample(layout.body, layout.answer, depth, unique, recipe)
+    at = layout.depths[asked[0]]
+    return TokenSample(layout.body, layout.answer, at, unique, recipe)
 
   def _write(
     self, keys: list[str], values: list[np.ndarray], asked: list[int]

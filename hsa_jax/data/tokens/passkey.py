@@ -88,8 +88,8 @@ class PasskeyTask:
       "value": value.tolist(),
     }
     unique = unique_fraction(ring, layout.body.filler)
-    depth = layout.depths[0]
-    return TokenSample(layout.body, layout.answer, depth, unique, recipe)
+    at = layout.depths[0]
+    return TokenSample(layout.body, layout.answer, at, unique, recipe)
 
 
 class PasskeyPrompt(NamedTuple):

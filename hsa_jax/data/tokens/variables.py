@@ -98,8 +98,8 @@ class VariableTask:
       "asked": [numbers[chain] for chain in asked],
     }
     unique = unique_fraction(ring, layout.body.filler)
-    depth = layout.depths[first]
-    return TokenSample(layout.body, layout.answer, depth, unique, recipe)
+    at = layout.depths[first]
+    return TokenSample(layout.body, layout.answer, at, unique, recipe)
 
   def _draw_numbers(self, rng: np.random.Generator) -> list[str]:
     while True:
