@@ -40,6 +40,7 @@ _SENTENCES = (
   "The grass is green. The sky is blue. The sun is yellow. Here we go. There"
   " and back again. "
 )
+_PERIODS = 1_000  # of the filler in one ring: long stretches are cut, not built
 _PROMPT_END = "\nWhat is the pass key? The pass key is"
 
 
@@ -144,7 +145,9 @@ class LandmarkPasskey:
   def __init__(self, tokenizer: Tokenizer):
     self._encode = tokenizer.encode
     self._head = tokenizer.encode(_TASK + "\n")
-    self._ring = tokenizer.encode(_SENTENCES)
+    period = tokenizer.encode(_SENTENCES)
+    self._period = len(period)
+    self._ring = np.tile(period, _PERIODS)
     self._end = tokenizer.encode(_PROMPT_END)
     line = max(len(self._line(key)) for key in (MAX_KEY, 11_111, 44_444))
     fixed = len(self._head) + line + len(self._end)
@@ -186,7 +189,7 @@ class LandmarkPasskey:
       ]
     )
     evidence = range(body.start(2), body.start(3))
-    unique = unique_fraction(self._ring, filler)
+    unique = min(1.0, self._period / filler)
     return PasskeyPrompt(body, before / filler, unique, tuple(evidence), key)
 
   def _line(self, key: int) -> Int[np.ndarray, " n"]:

@@ -77,6 +77,14 @@ def test_prompts_are_paired_over_lengths_and_differ_between_samples():
   assert all(1 <= int(key) <= 50_000 for key in keys)
 
 
+def test_repeated_sentences_are_not_unique():
+  prompt = make(length=1 << 25)
+  assert prompt.unique_fraction == pytest.approx(
+    (len(GARBAGE) + 1) / 2**25, 1e-3
+  )
+  assert prompt.depth < 0.1
+
+
 def test_least_length():
   assert make(length=MAKER.min_length).length == MAKER.min_length - 10
   with pytest.raises(ValueError, match="length = 200: the prompt"):
