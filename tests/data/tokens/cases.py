@@ -69,9 +69,9 @@ def name_of(source: SourceConfig) -> str:
   return f"{source.task}-{source.haystack}-{source.needle}-{counts}"
 
 
-def draw(source, seed=0, length=1_500, **kwargs):
+def draw(source, seed=0, length=1_500, tokenizer=TOKENIZER, **kwargs):
   """One sample from a stream of its own."""
-  task = make_task(source, TOKENIZER)
+  task = make_task(source, tokenizer)
   return task.draw(make_rng(seed, "test"), HAYSTACKS, length=length, **kwargs)
 
 
