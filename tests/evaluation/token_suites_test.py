@@ -204,6 +204,7 @@ def test_passkey_in_prose(monkeypatch, session, tmp_path, say, score):
   assert PASSKEY.describe(result).startswith("passkey_text 1500: ")
 
 
+@pytest.mark.slow  # compiles the decode step
 def test_passkey_in_prose_is_generated_by_a_model(session):
   session = asking(session, "passkey_text", lengths=(500,))
   (job,) = PASSKEY.jobs(asked_of(session))
