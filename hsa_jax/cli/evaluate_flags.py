@@ -15,7 +15,7 @@ from hsa_jax.cli.memory_flags import (
 from hsa_jax.config import Haystack, Needle
 from hsa_jax.evaluation import SUITES, FlagError, Settings
 from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
-from hsa_jax.evaluation.session import PrefillKind
+from hsa_jax.evaluation.session import Diagnostics, PrefillKind
 from hsa_jax.evaluation.suite import select_suites, task_names
 from hsa_jax.memory import Home, KvPlace
 
@@ -77,6 +77,7 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     segment=values.segment,
     batch=values.batch,
     seed=values.seed,
+    diagnostics=choose("diagnostics", Diagnostics),
     memory=memory.home,
     kv_dtype=memory.kv_dtype,
     kv_place=choose("kv-place", KvPlace),
@@ -136,6 +137,15 @@ def make_parser(description: str | None) -> Parser:
   add("--haystack", default="text", help="text, noise")
   add("--needle", default="digits", help="digits or ids")
   add("--seed", type=int, default=0, help="of the samples")
+  add(
+    "--diagnostics",
+    default="basic",
+    help="basic: recall@K of the chunks that hold the answer; full: also, per"
+    " group, the exact rank of such a chunk among all visible ones, distances"
+    " of the selected chunks, and for the first samples of each job which"
+    " chunks every answer token read. The answers are the same; samples that"
+    " are finished without it stay without",
+  )
   add("--workdir", help="where results go; default: CHECKPOINT/eval")
   _add_ways(parser)
   add = parser.add_argument_group("comparison").add_argument

@@ -6,6 +6,7 @@ from hsa_jax.evaluation import (
   mqar,
   passkey,
   perplexity,
+  remembrance,
 )
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.report import write_comparison, write_report
@@ -20,6 +21,7 @@ SUITES: tuple[Suite, ...] = (
   passkey.SUITE,
   mqar.SUITE,
   copying.SUITE,
+  remembrance.SUITE,
 )
 
 __all__ = [

@@ -13,14 +13,23 @@ A suite makes its samples and calls `run_forced_job`.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from hsa_jax.data.sample import NOWHERE, Answer, ForcedSample
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation import scores
 from hsa_jax.evaluation.cost import Cost, cost_fields, summarise_cost
+from hsa_jax.evaluation.diagnostics import (
+  detail_of,
+  explain,
+  hits,
+  summarise_diagnostics,
+)
 from hsa_jax.evaluation.lengths import format_length
+from hsa_jax.evaluation.retrieval import Trace, follow
 from hsa_jax.evaluation.room import Room
 from hsa_jax.evaluation.session import (
   Clock,
@@ -33,15 +42,18 @@ from hsa_jax.evaluation.session import (
 from hsa_jax.inference import (
   Journal,
   read_context,
-  suffix_logits,
+  read_sequence,
   tail_length,
 )
+from hsa_jax.inference.sequence import SequencePart
 from hsa_jax.memory import ChunkMemory, RecordingMemory
-from hsa_jax.types import Selection
+from hsa_jax.models import LanguageModel
 
-# Outputs are computed in whole blocks, so that answers of a few tokens more or
-# less share one compiled upper decoder.
-_LOGITS_BLOCK = 16
+# Answers of a few tokens more or less share compiled programs.
+_BLOCK = 16
+_HEAD_TILE = 256  # outputs per call: bounds the logits
+# With more outputs the upper decoder, too, is streamed.
+MAX_SUFFIX = 4096
 
 
 class Outcome(NamedTuple):
@@ -50,10 +62,12 @@ class Outcome(NamedTuple):
   Attributes:
     predicted: the most likely token at each answer position.
     recalled: whether the gold chunk was selected there; None without memory.
+    details: more fields of the prediction line, with `--diagnostics=full`.
   """
 
   predicted: Int[np.ndarray, " n"]
   recalled: Bool[np.ndarray, " n"] | None
+  details: dict[str, Any]
 
 
 def run_forced_job(
@@ -108,7 +122,7 @@ def run_forced(
         f"{job.name}: a sample has {sample.length} tokens, not {job.length}"
       )
   memory, journal = room.taken_up(job, numbers)
-  outcomes, cost = run_batch(session, samples, memory, journal)
+  outcomes, cost = run_batch(session, numbers, samples, memory, journal)
   for number, sample, outcome in zip(numbers, samples, outcomes, strict=True):
     line = _line(session.tokenizer, sample, outcome)
     share = cost_fields(cost, len(samples), answer="suffix_s")
@@ -117,6 +131,7 @@ def run_forced(
 
 def run_batch(
   session: Session,
+  numbers: Sequence[int],
   samples: Sequence[ForcedSample],
   memory: ChunkMemory,
   journal: Journal | None,
@@ -125,51 +140,117 @@ def run_batch(
 
   Args:
     session: model and settings.
+    numbers: which samples.
     samples: at most `settings.batch`, of one length.
     memory: with room for the chunks, from `Room.taken_up`.
     journal: of that memory.
   """
-  model, prefill, length = session.model, session.prefill, samples[0].length
   answers = [sample.answer for sample in samples]
-  outputs = length - min(int(a.positions[0]) for a in answers) + 1
-  outputs = -(-outputs // _LOGITS_BLOCK) * _LOGITS_BLOCK
-  keep = tail_length(model, outputs, length)
+  recorder = RecordingMemory(memory, detail_of(session.settings))
+  follower = follow(session, recorder, [a.positions - 1 for a in answers])
+  count, clock = TokenCounter(session, len(samples)), Clock()
+  parts = _read(session, samples, recorder, count, journal)
+  predicted = [np.zeros_like(a.gold) for a in answers]
+  device_bytes = 0
+  for part in parts:
+    device_bytes = max(device_bytes, footprint().device_bytes)
+    _predict(session.model, part, answers, predicted)
+    reuse = session.model.num_reused(part.start, part.hidden.shape[1])
+    follower.take(part.start, part.stop, reuse=reuse)
+  cost = Cost(
+    count.seconds,
+    max(clock.lap() - count.seconds, 0.0),
+    count.tokens,
+    recorder.nbytes(),
+    device_bytes,
+  )
+  traces = follower.traces()
+  golds = [gold_chunks(a, session.prefill.chunk_size)[:, None] for a in answers]
+  words = [_words(session.tokenizer, answer) for answer in answers]
+  details = explain(session, recorder, numbers, traces, golds, words)
+  outcomes = [
+    Outcome(best, recalled_chunks(groups, gold), more)
+    for best, groups, gold, more in zip(
+      predicted, traces, golds, details, strict=True
+    )
+  ]
+  return outcomes, cost
+
+
+def _read(
+  session: Session,
+  samples: Sequence[ForcedSample],
+  recorder: RecordingMemory,
+  count: TokenCounter,
+  journal: Journal | None,
+) -> Iterator[SequencePart]:
+  """Outputs of the upper decoder that hold every answer position.
+
+  Where answers are at the end only its exact suffix is run; where they lie far
+  from it, every token, segment by segment.
+  """
+  model, length = session.model, samples[0].length
 
   def source(start: int, stop: int) -> np.ndarray:
     return np.stack([sample.segment(start, stop) for sample in samples])
 
-  recorder = RecordingMemory(memory)
-  count, clock = TokenCounter(session, len(samples)), Clock()
+  outputs = length - min(int(s.answer.positions[0]) for s in samples) + 1
+  outputs = -(-outputs // _BLOCK) * _BLOCK
+  if outputs > MAX_SUFFIX:
+    for part in read_sequence(session.prefill, source, recorder, length=length):
+      count(part.stop - part.start)
+      yield part
+    return
   suffix, _ = read_context(
-    prefill,
+    session.prefill,
     source,
     recorder,
     length=length,
-    keep=keep,
+    keep=tail_length(model, outputs, length),
     advance=count,
     journal=journal,
   )
-  prefill_s = clock.lap()
-  device_bytes = footprint().device_bytes
-  logits = suffix_logits(model, suffix, recorder, num_logits=outputs)
-  best = np.argmax(np.asarray(logits), axis=-1)
-  cost = Cost(
-    prefill_s, clock.lap(), count.tokens, recorder.nbytes(), device_bytes
+  hidden, _ = model.upper(
+    jnp.asarray(suffix.hidden),
+    recorder,
+    model.init_upper_carry(suffix.hidden.shape[0]),
+    position=suffix.position,
   )
-  offset = length - best.shape[1]
-  outcomes = [
-    Outcome(
-      best[row, answer.positions - 1 - offset],
-      recalled_chunks(
-        recorder.selections,
-        row=row,
-        queries=_retrieval_rows(answer, suffix.position, model.cfg.hsa),
-        chunks=gold_chunks(answer, prefill.chunk_size),
-      ),
-    )
-    for row, answer in enumerate(answers)
+  yield SequencePart(suffix.position, length, hidden)
+
+
+def _predict(
+  model: LanguageModel,
+  part: SequencePart,
+  answers: Sequence[Answer],
+  predicted: Sequence[Int[np.ndarray, " n"]],
+) -> None:
+  """Fills in the tokens whose logits lie in a part."""
+  asking = [answer.positions - 1 for answer in answers]
+  here = [(part.start <= a) & (a < part.stop) for a in asking]
+  rows = [a[h] - part.start for a, h in zip(asking, here, strict=True)]
+  width = -(-max(map(len, rows)) // _BLOCK) * _BLOCK
+  table = np.zeros((len(rows), width), np.int32)
+  for line, row in zip(table, rows, strict=True):
+    line[: len(row)] = row
+  tiles = [
+    np.asarray(_best(model, part.hidden, table[:, i : i + _HEAD_TILE]))
+    for i in range(0, width, _HEAD_TILE)
   ]
-  return outcomes, cost
+  for sample, (into, where, row) in enumerate(
+    zip(predicted, here, rows, strict=True)
+  ):
+    if len(row):
+      into[where] = np.concatenate(tiles, axis=1)[sample, : len(row)]
+
+
+@jax.jit
+def _best(
+  model: LanguageModel, hidden: Float[Array, "B T D"], rows: Int[Array, "b n"]
+) -> Int[Array, "b n"]:
+  """The most likely token after each of some outputs of the first `b` rows."""
+  taken = jnp.take_along_axis(hidden[: rows.shape[0]], rows[..., None], axis=1)
+  return jnp.argmax(model.head(taken), axis=-1).astype(jnp.int32)
 
 
 def gold_chunks(answer: Answer, chunk_size: int) -> Int[np.ndarray, " n"]:
@@ -180,29 +261,15 @@ def gold_chunks(answer: Answer, chunk_size: int) -> Int[np.ndarray, " n"]:
 
 
 def recalled_chunks(
-  selections: Sequence[Selection],
-  *,
-  row: int,
-  queries: Int[np.ndarray, " n"],
-  chunks: Int[np.ndarray, " n"],
+  groups: Sequence[Trace], gold: Int[np.ndarray, "n 1"]
 ) -> Bool[np.ndarray, " n"] | None:
-  """Whether any group or head selected `chunks[j]` for query `queries[j]`.
+  """Whether any group or head selected the gold chunk of each answer token.
 
-  Args:
-    selections: one per upper group; none for a model without memory.
-    row: of the batch.
-    queries: index of each query along the selections' token axis.
-    chunks: gold chunk ids.
+  None for a model without memory.
   """
-  if not selections:
+  if not groups:
     return None
-  found = np.zeros(len(chunks), bool)
-  for selection in selections:
-    index = np.asarray(selection.index)[row, queries]
-    valid = np.asarray(selection.valid)[row, queries]
-    hit = (index == chunks[:, None, None]) & valid
-    found |= hit.any(axis=(1, 2))
-  return found
+  return np.stack([hits(trace, gold) for trace in groups]).any(axis=(0, 2))
 
 
 def summarise_forced(
@@ -239,6 +306,7 @@ def summarise_forced(
       total["recalled_correct_tokens"], recalled
     ),
     "unique_fraction": float(np.mean([r["unique_fraction"] for r in rows])),
+    **summarise_diagnostics(rows),
     **summarise_cost(rows, answer="suffix_s"),
   }
 
@@ -256,14 +324,8 @@ def describe_forced(result: dict[str, Any]) -> str:
   return f"{text}, {result['tokens_per_s']:,.0f} tokens/s"
 
 
-def _retrieval_rows(
-  answer: Answer, position: int, hsa: Any
-) -> Int[np.ndarray, " n"]:
-  """Row of the selections of the token before each answer token.
-
-  With several tokens per retrieval, only the first of a block has a row.
-  """
-  return (answer.positions - 1 - position) // hsa.tokens_per_retrieval
+def _words(tokenizer: Tokenizer, answer: Answer) -> list[str]:
+  return [tokenizer.decode([token]) for token in answer.gold]
 
 
 def _line(
@@ -282,6 +344,7 @@ def _line(
     "answer_tokens": len(answer.gold),
     "correct_tokens": int(right.sum()),
     **_recall_fields(answer, outcome.recalled, right),
+    **outcome.details,
     "unique_fraction": sample.unique_fraction,
     "recipe": sample.describe(),
   }

@@ -12,13 +12,18 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Int
 
-from hsa_jax.data.sample import Prompt
+from hsa_jax.data.sample import NOWHERE, Prompt
 from hsa_jax.evaluation import scores
 from hsa_jax.evaluation.cost import Cost, cost_fields, summarise_cost
+from hsa_jax.evaluation.diagnostics import (
+  detail_of,
+  explain,
+  summarise_diagnostics,
+)
+from hsa_jax.evaluation.retrieval import Follower, Trace, cut, follow
 from hsa_jax.evaluation.room import Room
 from hsa_jax.evaluation.session import (
   Clock,
@@ -36,7 +41,6 @@ from hsa_jax.inference import (
   tail_length,
 )
 from hsa_jax.memory import ChunkMemory, RecordingMemory
-from hsa_jax.types import Selection
 
 Score = Callable[[Prompt, str], Mapping[str, Any]]
 Summarise = Callable[[Sequence[dict]], Mapping[str, Any]]
@@ -50,11 +54,13 @@ class Reply(NamedTuple):
     ended: whether an eos stopped it, and not the room for the answer.
     recalled: of the distinct chunks with evidence, how many were selected for
       any token of the answer, in any group or head; None without memory.
+    details: more fields of the prediction line, with `--diagnostics=full`.
   """
 
   tokens: Int[np.ndarray, " n"]
   ended: bool
   recalled: int | None
+  details: dict[str, Any]
 
 
 def run_generated_job(
@@ -131,7 +137,7 @@ def run_generated(
   for _, group in itertools.groupby(pairs, key=lambda pair: pair[1].length):
     some, alike = zip(*group, strict=True)
     memory, journal = room.taken_up(job, some)
-    replies, cost = run_batch(session, alike, memory, journal)
+    replies, cost = run_batch(session, some, alike, memory, journal)
     for number, prompt, reply in zip(some, alike, replies, strict=True):
       line = _line(session, prompt, reply)
       share = cost_fields(cost, len(alike), answer="decode_s")
@@ -140,6 +146,7 @@ def run_generated(
 
 def run_batch(
   session: Session,
+  numbers: Sequence[int],
   prompts: Sequence[Prompt],
   memory: ChunkMemory,
   journal: Journal | None,
@@ -148,103 +155,149 @@ def run_batch(
 
   Args:
     session: model and settings.
+    numbers: which samples.
     prompts: at most `settings.batch`, of one length.
     memory: with room for prompts and answers, from `Room.taken_up`.
     journal: of that memory.
   """
+  length, most = prompts[0].length, max(p.max_new_tokens for p in prompts)
+  recorder = RecordingMemory(memory, detail_of(session.settings))
+  asking = np.arange(length - 1, length - 1 + most)
+  follower = follow(session, recorder, [asking] * len(prompts))
 
   def source(start: int, stop: int) -> np.ndarray:
     return np.stack([prompt.segment(start, stop) for prompt in prompts])
 
-  recorder = RecordingMemory(memory)
   count, clock = TokenCounter(session, len(prompts)), Clock()
   decoder = prefill_decoder(
     session.prefill,
     source,
     recorder,
-    length=prompts[0].length,
+    length=length,
     advance=count,
     journal=journal,
   )
-  prefill_s = clock.lap()
   device_bytes = footprint().device_bytes
-  rows = _decode(session, decoder, prompts)
+  first = length - tail_length(session.model, 1, length)
+  follower.take(first, length)
+  columns = _decode(session, decoder, follower, len(prompts), most)
   cost = Cost(
-    prefill_s, clock.lap(), count.tokens, recorder.nbytes(), device_bytes
+    count.seconds,
+    max(clock.lap() - count.seconds, 0.0),
+    count.tokens,
+    recorder.nbytes(),
+    device_bytes,
   )
-  eos, chunk = session.tokenizer.eos_id, session.prefill.chunk_size
-  asked = _asking(recorder.selections, session, prompts[0].length)
-  replies = []
-  for row, (prompt, tokens) in enumerate(zip(prompts, rows, strict=True)):
-    ends = np.flatnonzero(tokens == eos)
-    tokens = tokens[: ends[0]] if len(ends) else tokens
-    found = recalled_evidence(asked, row, _evidence(prompt, chunk))
-    replies.append(Reply(tokens, len(ends) > 0, found))
-  return replies, cost
+  eos = session.tokenizer.eos_id
+  rows = [
+    _until(row[: prompt.max_new_tokens], eos)
+    for row, prompt in zip(columns, prompts, strict=True)
+  ]
+  traces = [
+    [cut(trace, len(row)) for trace in groups]
+    for row, groups in zip(rows, follower.traces(), strict=True)
+  ]
+  return _replies(session, recorder, numbers, prompts, rows, traces), cost
+
+
+def _decode(
+  session: Session,
+  decoder: Decoder,
+  follower: Follower,
+  rows: int,
+  most: int,
+) -> Int[np.ndarray, "b n"]:
+  """Greedy tokens until every row has ended; a row repeats its eos."""
+  columns, model = [], session.model
+  for tokens in generate(
+    decoder,
+    max_tokens=most,
+    stop_token=session.tokenizer.eos_id,
+    vocab_size=session.tokenizer.vocab_size,
+    num_rows=rows,
+  ):
+    if columns:  # The token before has been read by now.
+      last = decoder.position - 1
+      reuse = model.num_reused(last, 1)
+      follower.take(last, last + 1, reuse=reuse)
+    columns.append(tokens[:rows])
+  return np.stack(columns, axis=1)
+
+
+def _until(row: Int[np.ndarray, " n"], eos: int) -> Int[np.ndarray, " m"]:
+  """The tokens up to the first eos, which is the last of them."""
+  ends = np.flatnonzero(row == eos)
+  return row[: ends[0] + 1] if len(ends) else row
+
+
+def _replies(
+  session: Session,
+  recorder: RecordingMemory,
+  numbers: Sequence[int],
+  prompts: Sequence[Prompt],
+  rows: Sequence[Int[np.ndarray, " n"]],
+  traces: Sequence[Sequence[Trace]],
+) -> list[Reply]:
+  """What was written, and what it was written from."""
+  tokenizer, chunk = session.tokenizer, session.prefill.chunk_size
+  evidence = [_evidence(prompt, chunk) for prompt in prompts]
+  golds = [
+    np.tile(chunks or [NOWHERE], (len(row), 1))
+    for chunks, row in zip(evidence, rows, strict=True)
+  ]
+  words = [[tokenizer.decode([token]) for token in row] for row in rows]
+  details = explain(session, recorder, numbers, traces, golds, words)
+  return [
+    Reply(
+      row[:-1] if row[-1] == tokenizer.eos_id else row,
+      bool(row[-1] == tokenizer.eos_id),
+      recalled_evidence(groups, chunks),
+      more,
+    )
+    for row, groups, chunks, more in zip(
+      rows, traces, evidence, details, strict=True
+    )
+  ]
 
 
 def recalled_evidence(
-  selections: Sequence[Selection], row: int, chunks: Sequence[int]
+  groups: Sequence[Trace], chunks: Sequence[int]
 ) -> int | None:
-  """How many of `chunks` any of the selections holds; None without any."""
-  if not selections:
+  """How many of `chunks` were selected for any token, in any group or head.
+
+  None for a model without memory.
+  """
+  if not groups:
     return None
   found: set[int] = set()
-  for selection in selections:
-    index = np.asarray(selection.index)[row]
-    found |= set(index[np.asarray(selection.valid)[row]].tolist())
+  for trace in groups:
+    found |= set(trace.index[trace.valid].tolist())
   return len(found & set(chunks))
 
 
 def summarise_generated(rows: Sequence[dict]) -> dict[str, Any]:
-  """What a result line says beside the score: retrieval, speed, memory."""
-  found = [row["recalled_evidence"] for row in rows]
-  has_memory = all(count is not None for count in found)
+  """What a result line says beside the score: retrieval, speed, memory.
+
+  `recall_at_k` is the share of evidence chunks that were selected at all;
+  `p_correct_given_recalled` the mean score of the samples of which all were.
+  """
+  has_memory = all(row["recalled_evidence"] is not None for row in rows)
   evidence = sum(row["evidence_chunks"] for row in rows)
+  found = sum(row["recalled_evidence"] or 0 for row in rows)
+  whole = [
+    row.get("score", row.get("correct", 0))
+    for row in rows
+    if row["evidence_chunks"]
+    and row["recalled_evidence"] == row["evidence_chunks"]
+  ]
   return {
-    "recall_at_k": scores.share(sum(found), evidence) if has_memory else None,
+    "recall_at_k": scores.share(found, evidence) if has_memory else None,
+    "p_correct_given_recalled": float(np.mean(whole)) if whole else None,
     "ended_fraction": float(np.mean([row["ended"] for row in rows])),
     "unique_fraction": float(np.mean([r["unique_fraction"] for r in rows])),
+    **summarise_diagnostics(rows),
     **summarise_cost(rows, answer="decode_s"),
   }
-
-
-def _decode(
-  session: Session, decoder: Decoder, prompts: Sequence[Prompt]
-) -> list[Int[np.ndarray, " n"]]:
-  """Tokens of each row, as many as it has room for; nothing is cut off yet."""
-  tokens = generate(
-    decoder,
-    max_tokens=max(prompt.max_new_tokens for prompt in prompts),
-    stop_token=session.tokenizer.eos_id,
-    vocab_size=session.tokenizer.vocab_size,
-    num_rows=len(prompts),
-  )
-  columns = np.stack(list(tokens), axis=1)
-  return [
-    row[: prompt.max_new_tokens]
-    for row, prompt in zip(columns, prompts, strict=False)
-  ]
-
-
-def _asking(
-  selections: Sequence[Selection], session: Session, length: int
-) -> list[Selection]:
-  """Of all selections, those that tokens of the answer came from.
-
-  The suffix of the prompt retrieves for its last token, the steps after it for
-  the token they read.
-  """
-  model = session.model
-  groups = session.cfg.model.hsa.num_groups
-  stride = session.cfg.model.hsa.tokens_per_retrieval
-  first = length - tail_length(model, 1, length)
-  last = (length - 1 - first) // stride
-  suffix = [
-    jax.tree.map(lambda x: x[:, last : last + 1], selection)
-    for selection in selections[:groups]
-  ]
-  return [*suffix, *selections[groups:]]
 
 
 def _evidence(prompt: Prompt, chunk_size: int) -> list[int]:
@@ -267,6 +320,7 @@ def _line(session: Session, prompt: Prompt, reply: Reply) -> dict[str, Any]:
     "new_tokens": len(reply.tokens) + reply.ended,
     "evidence_chunks": len(chunks),
     "recalled_evidence": reply.recalled,
+    **reply.details,
     "unique_fraction": prompt.unique_fraction,
     "recipe": prompt.describe(),
   }

@@ -27,6 +27,13 @@ T = TypeVar("T")
 AXIS = "data"  # of the mesh: segments and chunks are split over it
 
 
+class Diagnostics(enum.StrEnum):
+  """How much is told of the retrieval behind each answer."""
+
+  BASIC = "basic"  # recall
+  FULL = "full"  # also ranks, distances, and what a few samples read
+
+
 class PrefillKind(enum.StrEnum):
   """How the lower decoder reads a context."""
 
@@ -48,6 +55,7 @@ class Settings:
     segment: tokens per call of the prefill program, over all devices.
     batch: sequences read at the same time.
     seed: of all evaluation samples.
+    diagnostics: of retrieval; never changes an answer.
     memory: where chunks live; every home gives the same answers.
     kv_dtype: how host and disk store keys and values; all but `computed` round.
     kv_place: where the sharded home keeps keys and values.
@@ -62,6 +70,7 @@ class Settings:
   segment: int = 4096
   batch: int = 1
   seed: int = 0
+  diagnostics: Diagnostics = Diagnostics.BASIC
   memory: Home = Home.HOST
   kv_dtype: KvDtype = KvDtype.COMPUTED
   kv_place: KvPlace = KvPlace.DEVICE
@@ -214,14 +223,17 @@ class TokenCounter:
 
   Attributes:
     tokens: read so far; fewer than a context has where one was taken up.
+    seconds: from the beginning to the last tokens so far.
   """
 
   def __init__(self, session: Session, rows: int) -> None:
-    self.tokens = 0
+    self.tokens, self.seconds = 0, 0.0
+    self._begin = time.perf_counter()
     self._session, self._rows = session, rows
 
   def __call__(self, tokens: int) -> None:
     self.tokens += tokens
+    self.seconds = time.perf_counter() - self._begin
     self._session.advance(tokens * self._rows)
 
 

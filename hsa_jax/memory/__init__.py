@@ -8,7 +8,8 @@ from hsa_jax.memory.layout import KvDtype
 from hsa_jax.memory.make import make_memory
 from hsa_jax.memory.plan import Home, Plan, available, plan_memory
 from hsa_jax.memory.protocol import ChunkMemory, MemoryBytes, MemoryHomeError
-from hsa_jax.memory.recording import RecordingMemory
+from hsa_jax.memory.rank import NO_RANK, rank_chunks
+from hsa_jax.memory.recording import Detail, Read, RecordingMemory, Search
 from hsa_jax.memory.sharded import (
   KvPlace,
   Placement,
@@ -19,7 +20,9 @@ from hsa_jax.memory.streamed import LandmarkPlace
 
 __all__ = [
   "ChunkMemory",
+  "NO_RANK",
   "DamagedError",
+  "Detail",
   "DeviceMemory",
   "DiskMemory",
   "Home",
@@ -31,10 +34,13 @@ __all__ = [
   "MemoryHomeError",
   "Placement",
   "Plan",
+  "Read",
   "RecordingMemory",
+  "Search",
   "ShardedMemory",
   "available",
   "check_placement",
   "make_memory",
   "plan_memory",
+  "rank_chunks",
 ]

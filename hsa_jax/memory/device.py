@@ -19,7 +19,7 @@ from hsa_jax.memory.search import (
 )
 from hsa_jax.ops.read import read_chunks
 from hsa_jax.ops.select import empty_selection
-from hsa_jax.types import ChunkBlock, Queries, Selection
+from hsa_jax.types import ChunkBlock, Landmarks, Queries, Selection
 
 
 @functools.partial(
@@ -116,6 +116,11 @@ class DeviceMemory:
       return jnp.zeros_like(query)
     keys, values = self.arrays.keys, self.arrays.values
     return _read(query, keys, values, selection, weights, sink=sink)
+
+  def landmarks(self, start: int, stop: int) -> Landmarks:
+    """Landmarks of consecutive chunks, of which there is at least one."""
+    assert self.arrays is not None, "chunks that are held"
+    return self.arrays.landmarks[:, start:stop]
 
   def nbytes(self) -> MemoryBytes:
     """Bytes of the arrays, unused room included."""

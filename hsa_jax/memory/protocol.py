@@ -2,7 +2,9 @@
 
 from typing import NamedTuple, Protocol
 
-from hsa_jax.types import ChunkBlock, Searchable
+import numpy as np
+
+from hsa_jax.types import ChunkBlock, Landmarks, Searchable
 
 
 class MemoryBytes(NamedTuple):
@@ -32,6 +34,10 @@ class ChunkMemory(Searchable, Protocol):
 
   def append(self, block: ChunkBlock) -> "ChunkMemory":
     """Adds consecutive complete chunks at the end."""
+    ...
+
+  def landmarks(self, start: int, stop: int) -> Landmarks | np.ndarray:
+    """Landmarks of the chunks `start .. stop - 1`, all of them held."""
     ...
 
   def nbytes(self) -> MemoryBytes:

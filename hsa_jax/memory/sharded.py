@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
@@ -139,6 +140,14 @@ class ShardedMemory:
     kv = (self.arrays.keys, self.arrays.values)
     return _read(query, kv, selection, weights, sink, self.placement)
 
+  def landmarks(self, start: int, stop: int) -> Array:
+    """Landmarks of consecutive chunks, on every device."""
+    shards = self.placement.num_shards
+    room = self.arrays.landmarks.shape[1] // shards
+    ids = np.arange(start, stop)
+    where = ids % shards * room + ids // shards
+    return _take_landmarks(self.arrays.landmarks, where, self.placement)
+
   def nbytes(self) -> MemoryBytes:
     """Bytes of all shards together, unused room included."""
     landmarks, keys, values = (x.nbytes for x in self.arrays)
@@ -218,6 +227,13 @@ def _room_program(
     return ChunkBlock(*(jnp.zeros(x.shape, x.dtype) for x in arrays))
 
   return room
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _take_landmarks(held: Array, where: Array, placement: Placement) -> Array:
+  taken = jnp.take(held, where, axis=1)
+  whole = NamedSharding(placement.mesh, P())
+  return lax.with_sharding_constraint(taken, whole)
 
 
 @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)

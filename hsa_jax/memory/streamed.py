@@ -42,7 +42,7 @@ from hsa_jax.memory.search import (
   to_selection,
 )
 from hsa_jax.ops.read import read_chunks
-from hsa_jax.types import ChunkBlock, Queries, Selection
+from hsa_jax.types import ChunkBlock, Landmarks, Queries, Selection
 
 READ_TILE = 256  # queries whose chunks are on the device together
 
@@ -232,6 +232,13 @@ class StreamedMemory(abc.ABC):
           )
         )
     return jnp.concatenate(outs, axis=1)[:, :length]
+
+  def landmarks(self, start: int, stop: int) -> Landmarks | np.ndarray:
+    """Landmarks `[B C G R]` of consecutive chunks, from where they are."""
+    if self._device_landmarks is not None:
+      return self._device_landmarks[:, start:stop]
+    assert self._store is not None, "chunks that are held"
+    return np.swapaxes(self._store.landmarks(start, stop), 0, 1)
 
   def nbytes(self) -> MemoryBytes:
     """Bytes of the room, by place."""

@@ -24,6 +24,7 @@ CHECKPOINT = "--checkpoint=/no/such/run"
     ([CHECKPOINT, "--memory=dsk"], "did you mean 'disk'"),
     ([CHECKPOINT, "--kv-dtype=int4"], "did you mean 'int8'"),
     ([CHECKPOINT, "--memory=host,disk"], "takes one of auto, device, sharded"),
+    ([CHECKPOINT, "--diagnostics=ful"], "did you mean 'full'"),
     ([CHECKPOINT, "--prefill=hallo"], "did you mean 'halo'"),
     ([CHECKPOINT, "--kv-place=ram"], "not one of device, pinned_host"),
     ([CHECKPOINT, "--kv-place=pinned_host"], "add --memory=sharded"),

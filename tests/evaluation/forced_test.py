@@ -92,3 +92,28 @@ def test_a_sample_of_another_length_is_refused(measured):
 def test_description_names_task_length_and_count(measured):
   text = forced.describe_forced(measured[2])
   assert text.startswith(f"task {LENGTH}: 0/3 correct [0.00, 0.56], recall@K 0")
+
+
+def test_answers_anywhere_are_read_with_the_whole_sequence(
+  measured, tmp_path, monkeypatch
+):
+  """Answers far from the end: the upper decoder is streamed as well."""
+  monkeypatch.setattr(forced, "MAX_SUFFIX", 16)
+  session = make_session(tmp_path, segment=20)
+  rng = np.random.default_rng(1)
+
+  def spread(seed):
+    sample = random_forced(seed, LENGTH)
+    where = np.sort(rng.choice(np.arange(1, LENGTH), 30, replace=False))
+    sample.positions = tuple(where.tolist())
+    sample.sources = (0,) * 30
+    return sample
+
+  job = make_job(LENGTH, 2)
+  made = [spread(0), spread(1)]
+  forced.run_forced_job(session, job, made.__getitem__)
+  for seed, row in session.results.finished(job.key).items():
+    where = np.array(made[seed].positions)
+    want = full_argmax(made[seed].tokens)[where - 1]
+    assert row["prediction_ids"] == want.tolist()
+    assert row["tokens_read"] == LENGTH

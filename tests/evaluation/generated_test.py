@@ -9,8 +9,8 @@ import pytest
 
 from hsa_jax.evaluation import generated
 from hsa_jax.evaluation.results import ResultStore, read_lines
+from hsa_jax.evaluation.retrieval import Trace
 from hsa_jax.memory import Home
-from hsa_jax.types import Selection
 
 from .helpers import build_model, make_session, model_config
 from .samples import make_job, random_prompt
@@ -152,18 +152,21 @@ def test_a_prompt_without_room_for_its_answer_is_refused(measured, tmp_path):
 
 
 def test_evidence_is_recalled_by_any_group_or_step():
-  def found(index, valid):
-    index = np.array(index).reshape(1, 1, 1, -1)
-    valid = np.array(valid).reshape(1, 1, 1, -1)
-    return Selection(index, np.zeros(index.shape), valid)
+  def group(index, valid):
+    where = np.arange(len(index))
+    shape = (len(index), 1, 2)
+    index, valid = (np.array(x).reshape(shape) for x in (index, valid))
+    return Trace(where, index, valid, where, None, None)
 
-  seen = [found([3, 0], [True, False]), found([5, 2], [True, True])]
-  assert generated.recalled_evidence(seen, 0, [0, 3, 2, 9]) == 2
-  assert generated.recalled_evidence([], 0, [0]) is None
+  seen = [
+    group([[3, 0], [3, 8]], [[True, False], [True, True]]),
+    group([[5, 2], [5, 4]], [[True, True], [True, True]]),
+  ]
+  assert generated.recalled_evidence(seen, [0, 3, 2, 9]) == 2
+  assert generated.recalled_evidence([], [0]) is None
 
 
-def test_retrieval_of_the_prompt_is_that_of_its_last_token(measured):
-  """Of the suffix, only the row that the first new token comes from counts."""
+def test_evidence_is_counted_in_whole_chunks_of_the_prompt(measured):
   session, job, _ = measured
   for number, row in session.results.finished(job.key).items():
     chunks = {t // 4 for t in prompt_of(number).evidence}

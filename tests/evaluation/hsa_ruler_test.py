@@ -9,11 +9,10 @@ import pytest
 
 from hsa_jax.config import Haystack
 from hsa_jax.data.sample import render
-from hsa_jax.evaluation import FlagError, forced, hsa_ruler
+from hsa_jax.evaluation import FlagError, hsa_ruler
 from hsa_jax.evaluation.results import ResultStore, read_lines
 from hsa_jax.evaluation.suite import asked_of
 from hsa_jax.memory import Home
-from hsa_jax.types import Selection
 
 from .helpers import make_session, model_config
 
@@ -125,25 +124,6 @@ def test_a_model_without_memory_has_no_recall(tmp_path):
   line = session.results.finished(job.key)[0]
   assert line["tokens_read"] < 60  # receptive field and answer
   assert hsa_ruler.SUITE.describe(result).startswith("s_niah noise 1000: ")
-
-
-def test_recall_looks_at_every_group_head_and_slot():
-  index = np.zeros((2, 3, 2, 2), np.int32)
-  index[1, 0] = [[5, 4], [7, 0]]
-  index[1, 2] = [[9, 0], [0, 0]]
-  valid = np.ones(index.shape, bool)
-  valid[1, 2] = [[True, False], [False, False]]
-  first = Selection(index, np.zeros(index.shape), valid)
-  ask = np.array([0, 0, 0, 2, 2])
-  gold = np.array([7, 4, 6, 9, 0])
-  got = forced.recalled_chunks([first], row=1, queries=ask, chunks=gold)
-  # Chunk 0 stands in the invalid slots of the last query only: not recalled.
-  np.testing.assert_array_equal(got, [True, True, False, True, False])
-  sixes, all_valid = np.full_like(index, 6), np.ones_like(valid)
-  other = first._replace(index=sixes, valid=all_valid)
-  got = forced.recalled_chunks([first, other], row=1, queries=ask, chunks=gold)
-  np.testing.assert_array_equal(got, [True, True, True, True, False])
-  assert forced.recalled_chunks([], row=0, queries=ask, chunks=gold) is None
 
 
 def test_too_short_lengths_are_one_message(measured):

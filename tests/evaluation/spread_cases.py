@@ -6,14 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from hsa_jax.evaluation import hsa_ruler, perplexity
+from hsa_jax.evaluation import generated, hsa_ruler, perplexity
 from hsa_jax.evaluation.results import ResultStore, read_lines
 from hsa_jax.evaluation.room import Room, make_devices, plan_room
-from hsa_jax.evaluation.session import PrefillKind, Session
+from hsa_jax.evaluation.session import Diagnostics, PrefillKind, Session
 from hsa_jax.evaluation.suite import asked_of
 from hsa_jax.memory import Home, KvPlace
 
 from .helpers import build_model, make_session
+from .samples import make_job, random_prompt
 
 SEGMENT, LENGTH = 16, 250  # several calls of 8 windows, a ragged end
 SHARDED, PINNED = {"memory": Home.SHARDED}, {"kv_place": KvPlace.PINNED_HOST}
@@ -64,6 +65,27 @@ def test_needles(alone, tmp_path, name):
   for line in lines:
     for field in ("prediction_ids", "recall_at_k", "depth"):
       assert line[field] == want[line["sample"]][field]
+
+
+@pytest.mark.parametrize("name", ["sharded", "halo_host", "halo_sharded"])
+def test_generation_and_diagnostics(alone, tmp_path, name):
+  job = make_job(LENGTH, 2)
+  prompts = [random_prompt(n, LENGTH - 9, max_new_tokens=9) for n in (0, 1)]
+  lines = []
+  for ways in ({}, WAYS[name]):
+    ways = {**ways, "diagnostics": Diagnostics.FULL}
+    session = spread(alone, tmp_path / f"ways{len(lines)}", ways)
+    generated.run_generated_job(
+      session,
+      job,
+      prompts.__getitem__,
+      score=lambda prompt, text: {"score": 0.0},
+      summarise=lambda rows: {"score": 0.0},
+    )
+    lines.append(session.results.finished(job.key))
+  for number, want in lines[0].items():
+    for field in ("prediction_ids", "recalled_evidence", "diagnostics"):
+      assert lines[1][number][field] == want[field]
 
 
 def test_perplexity(alone, tmp_path, monkeypatch):

@@ -51,8 +51,8 @@ def asking(session, *tasks, **settings):
 def run_with(monkeypatch, session, suite, task, predict, **settings):
   """The result of a task where `predict(sample)` answers for the model."""
 
-  def run_batch(session, samples, memory, journal):
-    return [forced.Outcome(predict(s), None) for s in samples], COST
+  def run_batch(session, numbers, samples, memory, journal):
+    return [forced.Outcome(predict(s), None, {}) for s in samples], COST
 
   monkeypatch.setattr(forced, "run_batch", run_batch)
   session = asking(session, task, **settings)
@@ -177,10 +177,10 @@ class Said:
   def __init__(self, say):
     self._say = say
 
-  def __call__(self, session, prompts, memory, journal):
+  def __call__(self, session, numbers, prompts, memory, journal):
     encode = session.tokenizer.encode
     texts = [self._say(prompt) for prompt in prompts]
-    return [generated.Reply(encode(t), True, None) for t in texts], COST
+    return [generated.Reply(encode(t), True, None, {}) for t in texts], COST
 
 
 @pytest.mark.parametrize(
