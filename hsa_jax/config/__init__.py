@@ -34,7 +34,7 @@ from hsa_jax.config.fields import (
   Weighting,
   WindowOverlap,
 )
-from hsa_jax.config.rules import fits_devices, validate
+from hsa_jax.config.rules import fits_devices, source_problem, validate
 
 __all__ = [
   "Config",
@@ -65,6 +65,7 @@ __all__ = [
   "fits_devices",
   "from_dict",
   "from_json",
+  "source_problem",
   "to_config_dict",
   "to_dict",
   "to_json",

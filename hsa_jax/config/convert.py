@@ -16,7 +16,7 @@ from typing import Any
 
 import ml_collections
 
-from hsa_jax.config.fields import Config
+from hsa_jax.config.fields import ADDED_LATER, Config
 
 
 class ConfigError(ValueError):
@@ -55,9 +55,25 @@ def from_json(text: str, where: str = "the configuration") -> Config:
 
 
 def config_hash(cfg: Any) -> str:
-  """First 12 hexadecimal digits of the SHA-256 of the resolved fields."""
-  text = json.dumps(to_dict(cfg), sort_keys=True)
+  """First 12 hexadecimal digits of the SHA-256 of the resolved fields.
+
+  Fields marked `ADDED_LATER` count only where they are not at their default.
+  """
+  text = json.dumps(_hashed(cfg), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _hashed(cfg: Any) -> Any:
+  """`to_dict` without later fields that are at their default."""
+  if isinstance(cfg, tuple):
+    return tuple(_hashed(item) for item in cfg)
+  if not dataclasses.is_dataclass(cfg):
+    return to_dict(cfg)
+  return {
+    f.name: _hashed(getattr(cfg, f.name))
+    for f in dataclasses.fields(cfg)
+    if not (f.metadata == ADDED_LATER and getattr(cfg, f.name) == f.default)
+  }
 
 
 def to_config_dict(cfg: Config) -> ml_collections.ConfigDict:

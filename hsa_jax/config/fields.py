@@ -12,6 +12,10 @@ import dataclasses
 import enum
 from dataclasses import field
 
+# Such a field is left out of `config_hash` at its default, so that results of
+# older runs still belong to the same configuration.
+ADDED_LATER = {"added_later": True}
+
 Schedule = tuple[tuple[int, int], ...]  # ((from_step, value), ...), ascending
 
 
@@ -79,7 +83,7 @@ class Haystack(enum.StrEnum):
 
   TEXT = "text"  # a stretch of the token store
   NOISE = "noise"  # RULER's repeated sentences
-  RANDOM = "random"  # uniformly random ids; for Task.COPY
+  RANDOM = "random"  # uniformly random ids; for copying and MQAR
 
 
 class Needle(enum.StrEnum):
@@ -95,6 +99,14 @@ class Task(enum.StrEnum):
   TEXT = "text"  # plain language modelling
   NIAH = "niah"  # needles in a haystack, questions at the end
   COPY = "copy"  # a stretch of the haystack, then the same once more
+  MK_MQ = "mk_mq"  # many keyed needles, two asked for in one question
+  VT = "vt"  # chains of assigned variables, asked for by their value
+  FWE = "fwe"  # coded words; the most frequent ones are asked for
+  PASSKEY = "passkey"  # ten random ids in a haystack
+  MQAR = "mqar"  # key-value pairs of single ids, then many keys
+  COPY_SPAN = "copy_span"  # a span of random ids somewhere, said again
+  SELECTIVE_COPY = "selective_copy"  # scattered ids, said in their order
+  INDUCTION = "induction"  # the id that followed a marker
 
 
 class OptimizerName(enum.StrEnum):
@@ -162,9 +174,9 @@ class SourceConfig:
   weight: float = 1.0
   task: Task = Task.TEXT
   haystack: Haystack = Haystack.TEXT
-  needle: Needle = Needle.DIGITS
-  num_needles: int = 1
-  num_questions: int = 1
+  needle: Needle = Needle.DIGITS  # of Task.NIAH
+  num_needles: int = 1  # VT: variables; MQAR: pairs
+  num_questions: int = 1  # needles asked for; VT: chains asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +197,8 @@ class DataConfig:
   corpus: str = "sotu"  # name of a built-in corpus, or "files"
   store: str = "data/sotu-byte"  # folder of the token store
   tokenizer: str = "byte"  # byte | hf:/path/to/tokenizer.json
+  # Share of all rows that S-NIAH, MK/MQ and VT replace, a third each.
+  synthetic_mix: float = field(default=0.0, metadata=ADDED_LATER)
   stages: tuple[StageConfig, ...] = (StageConfig(),)
 
 

@@ -9,12 +9,28 @@ from hsa_jax.config.fields import (
   Haystack,
   HsaConfig,
   ModelConfig,
+  Needle,
   Residual,
   Schedule,
+  SourceConfig,
   StageConfig,
   Task,
 )
 
+# Tasks whose filler is random ids, and tasks with one question of one thing.
+RANDOM_TASKS = (
+  Task.MQAR,
+  Task.COPY_SPAN,
+  Task.SELECTIVE_COPY,
+  Task.INDUCTION,
+)
+SINGLE_TASKS = (
+  Task.FWE,
+  Task.PASSKEY,
+  Task.COPY_SPAN,
+  Task.SELECTIVE_COPY,
+  Task.INDUCTION,
+)
 IMPLEMENTATIONS = {
   "model.window_implementation": ("auto", "reference", "banded"),
   "model.hsa.implementation": ("auto", "reference", "dense", "gather"),
@@ -228,6 +244,11 @@ def _schedule(
 
 
 def _stages(cfg: Config, min_question_len: dict[str, int]) -> Iterator[str]:
+  if not 0 <= cfg.data.synthetic_mix <= 1:
+    yield (
+      f"data.synthetic_mix = {cfg.data.synthetic_mix}: must be in [0, 1], a"
+      " share of the rows"
+    )
   if not cfg.data.stages:
     yield "data.stages = (): needs at least one stage"
   for i, stage in enumerate(cfg.data.stages):
@@ -245,6 +266,12 @@ def _stages(cfg: Config, min_question_len: dict[str, int]) -> Iterator[str]:
           f"{key}.seq_len = {stage.seq_len}: source {j} ({source.num_needles}"
           f" needles, {source.num_questions} questions) needs {need} tokens"
         )
+    need = min_question_len.get(f"{i}/mix", 0)
+    if stage.seq_len < need:
+      yield (
+        f"{key}.seq_len = {stage.seq_len}: data.synthetic_mix ="
+        f" {cfg.data.synthetic_mix} needs {need} tokens"
+      )
 
 
 def _stage(key: str, stage: StageConfig) -> Iterator[str]:
@@ -259,23 +286,60 @@ def _stage(key: str, stage: StageConfig) -> Iterator[str]:
   for j, source in enumerate(stage.sources):
     if not source.weight > 0:
       yield f"{key}.sources[{j}].weight = {source.weight}: must be above 0"
-    if source.haystack is Haystack.RANDOM and source.task is not Task.COPY:
+    problem = source_problem(source)
+    if problem:
+      yield f"{key}.sources[{j}].{problem}"
+
+
+def source_problem(source: SourceConfig) -> str:
+  """The first broken rule of one source as `field = value: rule`, or ""."""
+  return next(_source(source), "")
+
+
+def _source(source: SourceConfig) -> Iterator[str]:
+  task, haystack = source.task, source.haystack
+  if haystack is Haystack.RANDOM and task not in (Task.COPY, *RANDOM_TASKS):
+    yield (
+      f"haystack = 'random': only with task = 'copy', got task ="
+      f" {str(task)!r}; use 'text' or 'noise'"
+    )
+  if task is Task.COPY and haystack is Haystack.NOISE:
+    yield "haystack = 'noise': task = 'copy' repeats 'text' or 'random'"
+  if task in RANDOM_TASKS and haystack is not Haystack.RANDOM:
+    yield (
+      f"haystack = {str(haystack)!r}: task = {str(task)!r} hides its ids among"
+      " random ones; use 'random'"
+    )
+  if source.needle is Needle.IDS and task is not Task.NIAH:
+    yield (
+      f"needle = 'ids': only with task = 'niah', got task = {str(task)!r}; use"
+      " 'digits'"
+    )
+  yield from _counts(source)
+
+
+def _counts(source: SourceConfig) -> Iterator[str]:
+  """Needles and questions of a source."""
+  needles, asked = source.num_needles, source.num_questions
+  if source.task in (Task.NIAH, Task.MQAR) and not 1 <= asked <= needles:
+    yield f"num_questions = {asked}: must be in 1..num_needles = {needles}"
+  if source.task is Task.MK_MQ and (asked % 2 or not 2 <= asked <= needles):
+    yield (
+      f"num_questions = {asked}: must be even and in 2..num_needles ="
+      f" {needles}; task = 'mk_mq' asks for two in each question"
+    )
+  if source.task is Task.VT:
+    if needles < 3 or needles % 3:
       yield (
-        f"{key}.sources[{j}].haystack = 'random': only with task = 'copy', got"
-        f" task = {str(source.task)!r}; use 'text' or 'noise'"
+        f"num_needles = {needles}: must be a multiple of 3; task = 'vt' has"
+        " chains of three variables"
       )
-    if source.task is Task.COPY and source.haystack is Haystack.NOISE:
-      yield (
-        f"{key}.sources[{j}].haystack = 'noise': task = 'copy' repeats 'text'"
-        " or 'random'"
-      )
-    if source.task is Task.NIAH and not (
-      1 <= source.num_questions <= source.num_needles
-    ):
-      yield (
-        f"{key}.sources[{j}].num_questions = {source.num_questions}: must be"
-        f" in 1..num_needles = {source.num_needles}"
-      )
+    elif not 1 <= asked <= needles // 3:
+      yield f"num_questions = {asked}: must be in 1..{needles // 3} chains"
+  if source.task in SINGLE_TASKS:
+    for name, value in (("num_needles", needles), ("num_questions", asked)):
+      if value != 1:
+        yield f"{name} = {value}: task = {str(source.task)!r} has one; use 1"
 
 
 def _mesh(cfg: Config, num_devices: int | None) -> Iterator[str]:

@@ -21,17 +21,15 @@ from hsa_jax.config.fields import (
   StageConfig,
   Task,
 )
+from hsa_jax.config.rules import source_problem
 from hsa_jax.data.errors import StoreError
-from hsa_jax.data.rng import TRAIN, make_rng
+from hsa_jax.data.rng import MIX, TRAIN, make_rng
+from hsa_jax.data.sample import cut_ring, render
 from hsa_jax.data.store import TokenStore
-from hsa_jax.data.tasks import (
-  Haystacks,
-  NiahTask,
-  answer_positions,
-  make_haystacks,
-  render,
-)
 from hsa_jax.data.tokenizer import Tokenizer
+from hsa_jax.data.tokens.catalog import MAKERS, SYNTHETIC, make_task
+from hsa_jax.data.tokens.layout import TokenTask
+from hsa_jax.data.tokens.rings import Haystacks, make_haystacks, ordinary_ids
 
 
 class Batch(NamedTuple):
@@ -72,8 +70,7 @@ class TrainData:
     self._seed = cfg.train.seed
     self._store = store
     self._pad_id = tokenizer.pad_id
-    special = [tokenizer.pad_id, tokenizer.eos_id]
-    self._ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), special)
+    self._ordinary = ordinary_ids(tokenizer)
     self._noise = make_haystacks(np.empty(0), tokenizer).noise
     self._stages = cfg.data.stages
     self._ends = np.cumsum([s.num_steps for s in self._stages])
@@ -82,6 +79,8 @@ class TrainData:
       [_make_task(source, tokenizer) for source in stage.sources]
       for stage in self._stages
     ]
+    self._mix = cfg.data.synthetic_mix
+    self._mixed_in = [make_task(s, tokenizer) for s in SYNTHETIC]
 
   def __len__(self) -> int:
     """Optimizer steps of all stages."""
@@ -174,44 +173,80 @@ class TrainData:
     answers: np.ndarray,
   ) -> None:
     """Writes one row of T + 1 tokens and its answer mask, in place."""
+    mixed = self._mixed(step, row, tokens, answers)
+    if mixed:
+      return
     rng = make_rng(self._seed, TRAIN, step, row)
     sources = self._stages[stage_index].sources
     choice = _choose(self._shares[stage_index], rng.random())
-    task = self._tasks[stage_index][choice]
-    text = self._store.split("train")
-    if sources[choice].task is Task.COPY:
+    task, source = self._tasks[stage_index][choice], sources[choice]
+    if task is not None:
+      self._write(task, rng, tokens, answers)
+    elif source.task is Task.COPY:
       half = -(-len(tokens) // 2)
-      if sources[choice].haystack is Haystack.RANDOM:
-        drawn = rng.integers(0, len(self._ordinary), half)
-        stretch = self._ordinary[drawn]
-      else:
-        stretch = _cut(text, rng, half)
-      tokens[:] = np.resize(stretch, len(tokens))
+      tokens[:] = np.resize(self._stretch(source, rng, half), len(tokens))
       answers[half:] = 1
-      return
-    if task is None:
-      tokens[:] = np.resize(_cut(text, rng, len(tokens)), len(tokens))
-      return
-    haystacks = Haystacks(text, self._noise)
-    size = len(haystacks.of(sources[choice].haystack))
-    recipe = task.draw(rng, length=len(tokens), haystack_size=size)
-    tokens[:] = render(recipe, haystacks)
-    answers[answer_positions(recipe)] = 1
+    else:
+      text = self._store.split("train")
+      tokens[:] = cut_ring(_cut(text, rng, len(tokens)), 0, len(tokens))
+
+  def _mixed(
+    self, step: int, row: int, tokens: np.ndarray, answers: np.ndarray
+  ) -> bool:
+    """Whether the row is one of `synthetic_mix`, and if so writes it.
+
+    The choice has a stream of its own: rows that are not replaced are those of
+    a run without the mix.
+    """
+    if not self._mix:
+      return False
+    rng = make_rng(self._seed, MIX, step, row)
+    if rng.random() >= self._mix:
+      return False
+    task = self._mixed_in[int(rng.random() * len(self._mixed_in))]
+    self._write(task, rng, tokens, answers)
+    return True
+
+  def _write(
+    self,
+    task: TokenTask,
+    rng: np.random.Generator,
+    tokens: np.ndarray,
+    answers: np.ndarray,
+  ) -> None:
+    """Draws a sample of the row's length."""
+    haystacks = Haystacks(self._store.split("train"), self._noise)
+    sample = task.draw(rng, haystacks, length=len(tokens))
+    tokens[:] = render(sample)
+    answers[sample.answer.positions] = 1
+
+  def _stretch(
+    self, source: SourceConfig, rng: np.random.Generator, length: int
+  ) -> np.ndarray:
+    """What a row of `Task.COPY` repeats."""
+    if source.haystack is Haystack.RANDOM:
+      return self._ordinary[rng.integers(0, len(self._ordinary), length)]
+    return _cut(self._store.split("train"), rng, length)
 
 
 def question_lengths(cfg: Config, tokenizer: Tokenizer) -> dict[str, int]:
-  """Least `seq_len` of every needle source, for `config.validate`.
+  """Least `seq_len` of every source with an answer, for `config.validate`.
 
   Returns:
-    by `"stage/source"` index; rows have one token more than `seq_len`.
+    by `"stage/source"` index, and by `"stage/mix"` with a synthetic mix; rows
+    have one token more than `seq_len`. Sources that break another rule are
+    left out.
   """
-  return {
-    f"{i}/{j}": NiahTask(source, tokenizer).min_length - 1
-    for i, stage in enumerate(cfg.data.stages)
-    for j, source in enumerate(stage.sources)
-    if source.task is Task.NIAH
-    and 1 <= source.num_questions <= source.num_needles
-  }
+  found = {}
+  for i, stage in enumerate(cfg.data.stages):
+    for j, source in enumerate(stage.sources):
+      if source.task in MAKERS and not source_problem(source):
+        task = make_task(source, tokenizer)
+        found[f"{i}/{j}"] = task.min_length - 1
+    if cfg.data.synthetic_mix > 0:
+      tasks = [make_task(source, tokenizer) for source in SYNTHETIC]
+      found[f"{i}/mix"] = max(task.min_length for task in tasks) - 1
+  return found
 
 
 class _Steps:
@@ -232,8 +267,8 @@ class _Steps:
     )
 
 
-def _make_task(source: SourceConfig, tokenizer: Tokenizer) -> NiahTask | None:
-  return NiahTask(source, tokenizer) if source.task is Task.NIAH else None
+def _make_task(source: SourceConfig, tokenizer: Tokenizer) -> TokenTask | None:
+  return make_task(source, tokenizer) if source.task in MAKERS else None
 
 
 def _cut(text: np.ndarray, rng: np.random.Generator, length: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 TRAIN = "train"
+MIX = "train/mix"
 EVAL = "eval"
 _MASK = (1 << 64) - 1
 

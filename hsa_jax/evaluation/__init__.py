@@ -1,6 +1,14 @@
 """Long-context evaluation: streaming, suites, scores, files, reports."""
 
-from hsa_jax.evaluation import babilong, niah, perplexity, remembrance
+from hsa_jax.evaluation import (
+  babilong,
+  copying,
+  hsa_ruler,
+  mqar,
+  passkey,
+  perplexity,
+  remembrance,
+)
 from hsa_jax.evaluation.compare import write_paired
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.report import write_comparison, write_report
@@ -10,10 +18,13 @@ from hsa_jax.evaluation.suite import Asked, Suite
 from hsa_jax.inference.stream import Prefill, receptive_field
 
 SUITES: tuple[Suite, ...] = (
-  niah.SUITE,
+  hsa_ruler.SUITE,
   babilong.SUITE,
   babilong.FORCED_SUITE,
   perplexity.SUITE,
+  passkey.SUITE,
+  mqar.SUITE,
+  copying.SUITE,
   remembrance.SUITE,
 )
 

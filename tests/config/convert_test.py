@@ -158,6 +158,14 @@ def test_hash_follows_the_fields():
   assert config_lib.config_hash(Config()) != config_lib.config_hash(TWO_STAGES)
 
 
+def test_hash_of_stored_results():
+  """Fields added since do not count while they are at their default."""
+  assert config_lib.config_hash(Config()) == "1ad7bc92cdec"
+  mixed = from_dict({"data": {"synthetic_mix": 0.05}})
+  assert config_lib.config_hash(mixed) != config_lib.config_hash(Config())
+  assert config_lib.to_dict(Config())["data"]["synthetic_mix"] == 0
+
+
 def test_override_of_a_stage():
   """What `--config.data.stages[1].num_steps=7` does."""
   source = config_lib.to_config_dict(TWO_STAGES)

@@ -168,6 +168,100 @@ def test_random_haystack_is_for_copying_only(task):
   validate(from_dict(source(task="copy", haystack="random")))
 
 
+@pytest.mark.parametrize(
+  ("fields", "line"),
+  [
+    (
+      {"task": "mk_mq", "num_needles": 6, "num_questions": 3},
+      "num_questions = 3: must be even and in 2..num_needles = 6; task ="
+      " 'mk_mq' asks for two in each question",
+    ),
+    (
+      {"task": "mk_mq", "num_needles": 2, "num_questions": 4},
+      "num_questions = 4: must be even and in 2..num_needles = 2; task ="
+      " 'mk_mq' asks for two in each question",
+    ),
+    (
+      {"task": "vt", "num_needles": 4},
+      "num_needles = 4: must be a multiple of 3; task = 'vt' has chains of"
+      " three variables",
+    ),
+    (
+      {"task": "vt", "num_needles": 6, "num_questions": 3},
+      "num_questions = 3: must be in 1..2 chains",
+    ),
+    (
+      {"task": "mqar", "haystack": "random", "num_questions": 2},
+      "num_questions = 2: must be in 1..num_needles = 1",
+    ),
+    (
+      {"task": "mqar"},
+      "haystack = 'text': task = 'mqar' hides its ids among random ones; use"
+      " 'random'",
+    ),
+    (
+      {"task": "induction", "haystack": "noise"},
+      "haystack = 'noise': task = 'induction' hides its ids among random ones;"
+      " use 'random'",
+    ),
+    (
+      {"task": "fwe", "num_needles": 2},
+      "num_needles = 2: task = 'fwe' has one; use 1",
+    ),
+    (
+      {"task": "passkey", "num_questions": 0},
+      "num_questions = 0: task = 'passkey' has one; use 1",
+    ),
+    (
+      {"task": "vt", "num_needles": 3, "needle": "ids"},
+      "needle = 'ids': only with task = 'niah', got task = 'vt'; use 'digits'",
+    ),
+    (
+      {"task": "copy", "haystack": "noise"},
+      "haystack = 'noise': task = 'copy' repeats 'text' or 'random'",
+    ),
+  ],
+)
+def test_source(fields, line):
+  assert broken(source(**fields)) == [f"data.stages[0].sources[0].{line}"]
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"task": "mk_mq", "num_needles": 6, "num_questions": 2},
+    {"task": "vt", "num_needles": 6, "num_questions": 2},
+    {
+      "task": "mqar",
+      "haystack": "random",
+      "num_needles": 8,
+      "num_questions": 8,
+    },
+    {"task": "fwe"},
+    {"task": "passkey", "haystack": "noise"},
+    {"task": "selective_copy", "haystack": "random"},
+  ],
+)
+def test_neighbours_of_a_source_rule_are_valid(fields):
+  validate(from_dict(source(**fields)))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_synthetic_mix_is_a_share(share):
+  assert broken({"data": {"synthetic_mix": share}}) == [
+    f"data.synthetic_mix = {share}: must be in [0, 1], a share of the rows"
+  ]
+  validate(from_dict({"data": {"synthetic_mix": 1}}))
+
+
+def test_synthetic_rows_must_fit():
+  fields = {"data": {"synthetic_mix": 0.05, **stage(seq_len=300)["data"]}}
+  assert broken(fields, min_question_len={"0/mix": 301}) == [
+    "data.stages[0].seq_len = 300: data.synthetic_mix = 0.05 needs 301 tokens"
+  ]
+  validate(from_dict(fields), min_question_len={"0/mix": 300})
+
+
 def test_questions_must_fit_the_row():
   fields = stage(seq_len=100, sources=({}, {"task": "niah"}))
   assert broken(fields, min_question_len={"0/1": 101}) == [

@@ -258,6 +258,23 @@ def test_least_lengths_are_what_validation_needs(store):
       validate(short, min_question_len=question_lengths(short, tokenizer))
 
 
+def test_rows_are_those_of_version_1(store):
+  """Hashed before the needle tasks had a common form."""
+  copies = SourceConfig(task=Task.COPY, haystack=Haystack.RANDOM)
+  stages = (
+    STAGES[0],
+    dataclasses.replace(STAGES[1], sources=(MANY, TEXT, IDS, copies)),
+  )
+  data = TrainData(_config(stages), store, load_tokenizer("byte"))
+  found = hashlib.sha256()
+  for step in range(8):
+    for part in data.batch(step):
+      found.update(part.tobytes())
+  assert found.hexdigest() == (
+    "fe6e401f38ec55e01f8ea57ce812e27839abea126cf313c57462af744dc14284"
+  )
+
+
 def test_a_batch_is_cheap(store):
   stages = (StageConfig("a", 100, 512, 16, (MANY, NOISE, TEXT)),)
   data = TrainData(_config(stages), store, load_tokenizer("byte"))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from hsa_jax.evaluation import generated, niah, perplexity
+from hsa_jax.evaluation import generated, hsa_ruler, perplexity
 from hsa_jax.evaluation.results import ResultStore, read_lines
 from hsa_jax.evaluation.room import Room, make_devices, plan_room
 from hsa_jax.evaluation.session import Diagnostics, PrefillKind, Session
@@ -52,12 +52,12 @@ def spread(alone: Session, folder, ways: dict) -> Session:
 
 @pytest.mark.parametrize("name", WAYS)
 def test_needles(alone, tmp_path, name):
-  (job,) = niah.SUITE.jobs(asked_of(alone))
-  niah.SUITE.run(alone, job)
+  (job,) = hsa_ruler.SUITE.jobs(asked_of(alone))
+  hsa_ruler.SUITE.run(alone, job)
   want = alone.results.finished(job.key)
   session = spread(alone, tmp_path, WAYS[name])
   assert session.mesh is not None and session.mesh.size == 8
-  result = niah.SUITE.run(session, job)
+  result = hsa_ruler.SUITE.run(session, job)
   pinned = WAYS[name].get("kv_place") is KvPlace.PINNED_HOST
   assert (result["host_bytes"] > 0) == (pinned or name == "halo_host")
   lines = read_lines(tmp_path / "predictions.jsonl")

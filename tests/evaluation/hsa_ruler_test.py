@@ -9,7 +9,7 @@ import pytest
 
 from hsa_jax.config import Haystack
 from hsa_jax.data.sample import render
-from hsa_jax.evaluation import FlagError, niah
+from hsa_jax.evaluation import FlagError, hsa_ruler
 from hsa_jax.evaluation.results import ResultStore, read_lines
 from hsa_jax.evaluation.suite import asked_of
 from hsa_jax.memory import Home
@@ -20,13 +20,13 @@ from .helpers import make_session, model_config
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
   """A session whose only job, of three samples in batches of two, is done."""
-  session = make_session(tmp_path_factory.mktemp("niah"), lengths=(250,))
-  (job,) = niah.SUITE.jobs(asked_of(session))
-  return session, job, niah.SUITE.run(session, job)
+  session = make_session(tmp_path_factory.mktemp("ruler"), lengths=(250,))
+  (job,) = hsa_ruler.SUITE.jobs(asked_of(session))
+  return session, job, hsa_ruler.SUITE.run(session, job)
 
 
 def recipe_of(session, job, sample):
-  made = niah.sample_maker(session, job)(sample)
+  made = hsa_ruler.SUITE.sample_maker(session, job)(sample)
   return made, render(made)
 
 
@@ -55,7 +55,7 @@ def test_every_home_gives_the_same_predictions(measured, tmp_path, home):
     settings=dataclasses.replace(session.settings, memory=home),
     results=ResultStore(tmp_path, session.results.info),
   )
-  result = niah.SUITE.run(session, job)
+  result = hsa_ruler.SUITE.run(session, job)
   held = {"device": 0, "disk": result["disk_bytes"]}[str(home)]
   assert (held > 0) == (home is Home.DISK) and result["host_bytes"] == 0
   lines = read_lines(tmp_path / "predictions.jsonl")
@@ -94,7 +94,7 @@ def test_result_line_is_complete(measured):
 def test_finished_samples_are_not_computed_again(measured):
   session, job, result = measured
   again = make_session(session.results.path.parent, lengths=(250,))
-  assert niah.SUITE.run(again, job) == result
+  assert hsa_ruler.SUITE.run(again, job) == result
   assert again.prefill.num_compilations == 0
   assert len(read_lines(session.results.path / "results.jsonl")) == 1
   # With one line lost, that sample alone is computed, to the same answer.
@@ -103,7 +103,7 @@ def test_finished_samples_are_not_computed_again(measured):
   file.write_text("".join(lines[:2]))
   third = make_session(session.results.path.parent, lengths=(250,))
   assert third.pending(job) == [2]
-  assert niah.SUITE.run(third, job)["num_correct"] == result["num_correct"]
+  assert hsa_ruler.SUITE.run(third, job)["num_correct"] == result["num_correct"]
   got = read_lines(file)[2]
   assert got["prediction_ids"] == json.loads(lines[2])["prediction_ids"]
 
@@ -116,14 +116,14 @@ def test_a_model_without_memory_has_no_recall(tmp_path):
     samples=2,
     haystacks=(Haystack.NOISE,),
   )
-  (job,) = niah.SUITE.jobs(asked_of(session))
-  result = niah.SUITE.run(session, job)
+  (job,) = hsa_ruler.SUITE.jobs(asked_of(session))
+  result = hsa_ruler.SUITE.run(session, job)
   assert result["recall_at_k"] is None
   assert result["p_correct_given_recalled"] is None
   assert result["unique_fraction"] < 0.2  # one period of the noise
   line = session.results.finished(job.key)[0]
   assert line["tokens_read"] < 60  # receptive field and answer
-  assert niah.SUITE.describe(result).startswith("s_niah noise 1000: ")
+  assert hsa_ruler.SUITE.describe(result).startswith("s_niah noise 1000: ")
 
 
 def test_too_short_lengths_are_one_message(measured):
@@ -131,4 +131,4 @@ def test_too_short_lengths_are_one_message(measured):
   message = "100, 128 too short.* take [0-9]+ tokens"
   settings = dataclasses.replace(session.settings, lengths=(100, 128, 4096))
   with pytest.raises(FlagError, match=message):
-    niah.SUITE.check(asked_of(session)._replace(settings=settings))
+    hsa_ruler.SUITE.check(asked_of(session)._replace(settings=settings))

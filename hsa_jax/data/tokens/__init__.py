@@ -1,0 +1,1 @@
+"""Tasks at the token level, for training rows and teacher-forced suites."""
