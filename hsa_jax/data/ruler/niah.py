@@ -177,7 +177,8 @@ class NiahTask:
       [self._encode(text + "\n")],
       [needles.depth],
       self._encode(tail),
-      request.length - NEW_TOKENS,
+      request.length,
+      NEW_TOKENS,
     )
     value = placed.positions[0] + len(self._encode(before))
     return Placement(placed.body, (value,), placed.unique_fraction)

@@ -41,6 +41,7 @@ def place_lines(
   depths: Sequence[float],
   tail: Tokens,
   length: int,
+  new_tokens: int,
 ) -> Placed:
   """Puts lines between lines of noise, no two of them side by side.
 
@@ -52,16 +53,17 @@ def place_lines(
     lines: what is hidden, each with its line feed.
     depths: relative depth of each, in [0, 1), ascending.
     tail: what stands after it.
-    length: tokens of the whole.
+    length: tokens of the whole, the room for the answer included.
+    new_tokens: room for the answer, behind the tail.
 
   Raises:
     TooShort: there are fewer lines of noise than lines to hide.
   """
   used = len(head) + sum(map(len, lines)) + len(tail)
-  period = len(ring)
-  count, part = divmod(length - used, period)
-  if length < used or count < len(lines):
-    raise TooShort(used + len(lines) * period)
+  filler, period = length - new_tokens - used, len(ring)
+  count, part = divmod(filler, period)
+  if count < len(lines):
+    raise TooShort(new_tokens + used + len(lines) * period)
   room = count - len(lines) + 1
   gaps = [int(depth * room) + i for i, depth in enumerate(depths)]
   before = itertools.accumulate(map(len, lines), initial=0)
@@ -72,7 +74,7 @@ def place_lines(
   pieces = [
     Piece(0, head),
     *map(Piece, positions, lines),
-    Piece(length - len(tail), tail),
+    Piece(used + filler - len(tail), tail),
   ]
-  body = Splice(ring, -part % period, pieces, length)
-  return Placed(body, tuple(positions), min(1.0, period / (length - used)))
+  body = Splice(ring, -part % period, pieces, used + filler)
+  return Placed(body, tuple(positions), min(1.0, period / filler))

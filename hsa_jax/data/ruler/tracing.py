@@ -71,7 +71,8 @@ class TracingTask:
       [self._encode(line) for line in chain.lines],
       chain.depths,
       self._encode(chain.question),
-      request.length - NEW_TOKENS,
+      request.length,
+      NEW_TOKENS,
     )
     return RulerPrompt(
       body=placed.body,
