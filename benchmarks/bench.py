@@ -37,11 +37,10 @@ from hsa_jax.parallel import (
   make_mesh,
   place_batch,
   prepare_host,
-  step_compiler_options,
 )
 from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.program import Leaves, StepPrograms
 from hsa_jax.training.state import abstract_state, init_state
-from hsa_jax.training.step import make_train_step
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import measure
@@ -158,9 +157,10 @@ def measure_training(
   with jax.set_mesh(mesh):
     state = init_state(build, tx, seed=0, abstract=abstract)
     batch = place_batch(random_batch(cfg, stage), mesh)
-    step = jax.jit(make_train_step(cfg, tx, mesh=mesh), donate_argnums=0)
-    program = step.lower(state, batch).compile(step_compiler_options())
-    seconds = time_steps(program, state, batch, repeats=repeats)
+    programs = StepPrograms(cfg, tx, abstract, mesh=mesh)
+    leaves = programs.pack(state)
+    program = programs.program(leaves, batch)
+    seconds = time_steps(program, leaves, batch, repeats=repeats)
   tokens = stage.batch_size * stage.seq_len
   per_token = flops.training_flops_per_token(cfg.model, stage.seq_len)
   return {
@@ -184,16 +184,16 @@ def random_batch(cfg: Config, stage: StageConfig) -> Batch:
 
 
 def time_steps(
-  program: Any, state: Any, batch: Batch, *, repeats: int
+  program: Any, leaves: Leaves, batch: Batch, *, repeats: int
 ) -> float:
   """Median seconds per step, a few steps in flight as in training."""
-  state, metrics = program(state, batch)
+  leaves, metrics = program(leaves, batch)
   jax.block_until_ready(metrics)
   seconds = []
   for _ in range(repeats):
     start = time.perf_counter()
     for _ in range(STEPS_PER_REPEAT):
-      state, metrics = program(state, batch)
+      leaves, metrics = program(leaves, batch)
     jax.block_until_ready(metrics)
     seconds.append((time.perf_counter() - start) / STEPS_PER_REPEAT)
   return statistics.median(seconds)

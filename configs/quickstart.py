@@ -38,7 +38,7 @@ STAGES = (
   ),
   c.StageConfig(
     name="crowd",
-    num_steps=450,
+    num_steps=600,
     seq_len=1024,
     batch_size=4,
     sources=(
@@ -61,7 +61,7 @@ def build(stages=STAGES) -> c.Config:
     num_memory_heads=1,
     landmark_dim=128,
     encoder_layers=1,
-    encoder_mlp_dim=256,
+    encoder_mlp_dim=512,
     weighting=c.Weighting.SOFTMAX,
   )
   model = c.ModelConfig(
@@ -72,7 +72,7 @@ def build(stages=STAGES) -> c.Config:
     num_heads=4,
     num_kv_heads=4,
     head_dim=32,
-    mlp_dim=256,
+    mlp_dim=512,
     window_size=32,
     init_scale=0.09,
     hsa=hsa,

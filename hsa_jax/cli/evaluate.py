@@ -18,7 +18,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from absl import logging
@@ -35,6 +35,8 @@ from hsa_jax.data.errors import DataError
 from hsa_jax.data.store import TokenStore
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation import (
+  SUITES,
+  Asked,
   FlagError,
   Job,
   ResultsError,
@@ -42,8 +44,7 @@ from hsa_jax.evaluation import (
   RunInfo,
   Session,
   Settings,
-  niah,
-  perplexity,
+  Suite,
   receptive_field,
   write_comparison,
   write_report,
@@ -52,6 +53,7 @@ from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import check_writable
 from hsa_jax.evaluation.room import make_devices, plan_room
 from hsa_jax.evaluation.session import PrefillKind
+from hsa_jax.evaluation.suite import check_all, select_suites
 from hsa_jax.memory import MemoryHomeError, Plan
 from hsa_jax.training.checkpoint import (
   CheckpointError,
@@ -72,13 +74,15 @@ INPUT_ERRORS = (
 
 
 class Subject(NamedTuple):
-  """What is evaluated, before anything is on a device."""
+  """What is evaluated and how, before anything is on a device."""
 
   folder: pathlib.Path
   cfg: Config
   meta: CheckpointMeta
   tokenizer: Tokenizer
   store: TokenStore
+  suites: tuple[Suite, ...]
+  jobs: list[Job]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -119,10 +123,10 @@ def evaluate(arguments: Arguments) -> pathlib.Path:
     print(f"devices: {mesh.size} {jax.default_backend()}", file=sys.stderr)
   parallel.enable_compilation_cache()
   session = _open_session(arguments, subject, mesh)
-  jobs = _jobs(arguments, subject)
-  with _progress(session, jobs) as progress:
-    for job in jobs:
-      suite: Any = niah if job.suite == niah.SUITE else perplexity
+  by_name = {suite.name: suite for suite in subject.suites}
+  with _progress(session, subject.jobs) as progress:
+    for job in subject.jobs:
+      suite = by_name[job.suite]
       progress.message(suite.describe(suite.run(session, job)))
   report = write_report(arguments.workdir)
   print(f"report: {report}")
@@ -150,7 +154,9 @@ def compare(values: argparse.Namespace) -> int:
 
 
 def find_subject(arguments: Arguments) -> Subject:
-  """Checkpoint, tokenizer and data that belong together; touches no device.
+  """Checkpoint, tokenizer and data that belong together, and the jobs.
+
+  Touches no device.
 
   Raises:
     FlagError, CheckpointError, DataError: one message.
@@ -159,9 +165,12 @@ def find_subject(arguments: Arguments) -> Subject:
   cfg, meta = read_metadata(folder)
   _check_segment(arguments.settings, cfg.model)
   tokenizer = open_tokenizer(folder, cfg, meta)
-  if niah.SUITE in arguments.suites:
-    niah.check_lengths(arguments.settings, tokenizer)
-  return Subject(folder, cfg, meta, tokenizer, ensure_store(cfg.data))
+  store = ensure_store(cfg.data)
+  suites = select_suites(SUITES, arguments.suites)
+  asked = Asked(arguments.settings, tokenizer, store, cfg)
+  check_all(suites, asked)
+  jobs = [job for suite in suites for job in suite.jobs(asked)]
+  return Subject(folder, cfg, meta, tokenizer, store, suites, jobs)
 
 
 def _open_session(
@@ -192,16 +201,6 @@ def _open_session(
     results,
     mesh=mesh,
   )
-
-
-def _jobs(arguments: Arguments, subject: Subject) -> list[Job]:
-  jobs: list[Job] = []
-  if niah.SUITE in arguments.suites:
-    jobs += niah.jobs(arguments.settings)
-  if perplexity.SUITE in arguments.suites:
-    tokens = subject.store.num_tokens("test")
-    jobs += perplexity.jobs(arguments.settings, tokens)
-  return jobs
 
 
 def _progress(session: Session, jobs: Sequence[Job]) -> Progress:

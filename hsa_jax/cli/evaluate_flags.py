@@ -3,7 +3,7 @@
 import argparse
 import enum
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from hsa_jax.cli.flags import Parser, read_member, read_names
@@ -13,9 +13,10 @@ from hsa_jax.cli.memory_flags import (
   read_memory,
 )
 from hsa_jax.config import Haystack, Needle
-from hsa_jax.evaluation import SUITES, FlagError, Settings, niah
+from hsa_jax.evaluation import SUITES, FlagError, Settings
 from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.session import PrefillKind
+from hsa_jax.evaluation.suite import select_suites, task_names
 from hsa_jax.memory import Home, KvPlace
 
 T = TypeVar("T")
@@ -50,8 +51,9 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
 
   if not values.checkpoint:
     problems.append("--checkpoint is missing: the --workdir of a training run")
-  suites = read(lambda: read_names("--suites", values.suites, SUITES), ())
-  read(lambda: read_names("--tasks", values.tasks, niah.TASKS), ())
+  names = tuple(suite.name for suite in SUITES)
+  suites = read(lambda: read_names("--suites", values.suites, names), ())
+  tasks = read(lambda: read_tasks(values.tasks, suites or names), ())
   kinds = [str(kind) for kind in Haystack]
   haystacks = read(lambda: read_names("--haystack", values.haystack, kinds), ())
   for flag in ("segment", "batch"):
@@ -69,6 +71,7 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
   settings = Settings(
     lengths=read(lambda: parse_lengths(values.lengths), (1,)),
     samples=read(lambda: parse_samples(values.samples), ()),
+    tasks=tasks,
     haystacks=tuple(map(Haystack, haystacks)),
     needle=choose("needle", Needle),
     segment=values.segment,
@@ -91,6 +94,21 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
   return Arguments(values.checkpoint, values.step, suites, settings, workdir)
 
 
+def read_tasks(text: str, suites: Sequence[str]) -> tuple[str, ...]:
+  """The tasks that `--tasks` names; none of them for an empty text.
+
+  Raises:
+    FlagError: for a task that none of the suites has.
+  """
+  if not text:
+    return ()
+  known = task_names(select_suites(SUITES, suites))
+  if not known:
+    names = ", ".join(suites)
+    raise FlagError([f"--tasks={text}: {names} has no tasks to choose from"])
+  return read_names("--tasks", text, known)
+
+
 def make_parser(description: str | None) -> Parser:
   """All flags; `description` opens the help."""
   parser = Parser(
@@ -102,8 +120,17 @@ def make_parser(description: str | None) -> Parser:
   add = parser.add_argument_group("what is measured").add_argument
   add("--checkpoint", help="workdir of a training run, or one step's folder")
   add("--step", type=int, help="which checkpoint; default: the newest")
-  add("--suites", default="hsa_ruler", help="hsa_ruler, ppl")
-  add("--tasks", default="s_niah", help="of hsa_ruler: s_niah")
+  suites = "; ".join(f"{suite.name}: {suite.summary}" for suite in SUITES)
+  add("--suites", default="hsa_ruler", help=f"one or more of {suites}")
+  tasks = "; ".join(
+    f"{s.name}: {', '.join(s.tasks)}" for s in SUITES if s.tasks
+  )
+  add(
+    "--tasks",
+    default="",
+    help="some of what the suites have; a suite of which none is named runs"
+    f" as it does without this flag ({tasks})",
+  )
   add("--lengths", default="256,1K,4K,16K", help="tokens, as 256,4K,1M")
   add("--samples", default="20", help="per length; 20,256K:10 from 256K on 10")
   add("--haystack", default="text", help="text, noise")

@@ -5,12 +5,14 @@ from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.report import write_comparison, write_report
 from hsa_jax.evaluation.results import ResultsError, ResultStore, RunInfo
 from hsa_jax.evaluation.session import Job, Session, Settings
+from hsa_jax.evaluation.suite import Asked, Suite
 from hsa_jax.inference.stream import Prefill, receptive_field
 
-SUITES = (niah.SUITE, perplexity.SUITE)
+SUITES: tuple[Suite, ...] = (niah.SUITE, perplexity.SUITE)
 
 __all__ = [
   "SUITES",
+  "Asked",
   "FlagError",
   "Job",
   "Prefill",
@@ -19,8 +21,7 @@ __all__ = [
   "RunInfo",
   "Session",
   "Settings",
-  "niah",
-  "perplexity",
+  "Suite",
   "receptive_field",
   "write_comparison",
   "write_report",

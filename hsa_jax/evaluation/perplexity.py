@@ -1,6 +1,6 @@
 """Suite `ppl`: how well held-out text is predicted, and what context adds.
 
-Two protocols:
+Two protocols, of which `--tasks` may choose `by_position` or `by_length`:
 
   by_position   whole windows, every token a target; nats by position bucket
                 [2^k, 2^(k+1)). In one forward pass up to 4K tokens, streamed
@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from hsa_jax.data.rng import EVAL, make_rng
 from hsa_jax.evaluation import scores
-from hsa_jax.evaluation.lengths import format_length, samples_at
+from hsa_jax.evaluation.lengths import format_length
 from hsa_jax.evaluation.room import Room
 from hsa_jax.evaluation.session import (
   Clock,
@@ -36,6 +36,7 @@ from hsa_jax.evaluation.session import (
   footprint,
   run_job,
 )
+from hsa_jax.evaluation.suite import Asked, chosen_tasks, make_job
 from hsa_jax.inference import (
   read_context,
   read_sequence,
@@ -47,8 +48,8 @@ from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
 from hsa_jax.ops.loss import cross_entropy
 
-SUITE = "ppl"
-BY_POSITION = "by_position"
+NAME = "ppl"
+BY_POSITION, BY_LENGTH = "by_position", "by_length"
 FULL_FORWARD = "full_forward"
 FULL_SEQUENCE = "full_sequence"
 MAX_FORWARD = 4096  # tokens in one pass; longer windows are streamed
@@ -60,44 +61,57 @@ def num_targets(settings: Settings) -> int:
   return max(1, min(MAX_TARGETS, min(settings.lengths) // 2))
 
 
-def jobs(settings: Settings, split_length: int) -> list[Job]:
+class TextSuite:
   """One job by position, then one per context length that the split allows."""
-  window = min(max(settings.lengths), split_length // 2)
-  whole = FULL_FORWARD if window <= MAX_FORWARD else FULL_SEQUENCE
-  count = samples_at(settings.samples, window)
-  targets = num_targets(settings)
-  protocol = f"last_{targets}"
-  return [
-    Job(SUITE, whole, BY_POSITION, "", "", window, count),
-    *(
-      Job(
-        SUITE,
-        protocol,
-        protocol,
-        "",
-        "",
-        length,
-        samples_at(settings.samples, length),
+
+  name = NAME
+  summary = "perplexity of held-out text by position and by context length"
+  tasks = (BY_POSITION, BY_LENGTH)
+
+  def check(self, asked: Asked) -> None:
+    """Every length is possible: what the split cannot hold is left out."""
+
+  def jobs(self, asked: Asked) -> list[Job]:
+    settings, split_length = asked.settings, asked.store.num_tokens("test")
+    chosen = chosen_tasks(settings, self.tasks)
+    jobs = []
+    if BY_POSITION in chosen:
+      window = min(max(settings.lengths), split_length // 2)
+      whole = FULL_FORWARD if window <= MAX_FORWARD else FULL_SEQUENCE
+      jobs.append(make_job(NAME, whole, BY_POSITION, window, settings))
+    if BY_LENGTH in chosen:
+      targets = num_targets(settings)
+      task = f"last_{targets}"
+      jobs += [
+        make_job(NAME, task, task, length, settings)
+        for length in settings.lengths
+        if length <= split_length - targets
+      ]
+    return jobs
+
+  def run(self, session: Session, job: Job) -> dict[str, Any]:
+    batch = session.settings.batch
+    with Room(session, job.length) as room:
+      if job.protocol == FULL_FORWARD:
+        step: Any = _run_windows
+      elif job.protocol == FULL_SEQUENCE:
+        step = functools.partial(_run_sequences, room)
+      else:
+        step = functools.partial(_run_contexts, room)
+      return run_job(
+        session, job, run_batch=step, summarise=summarise, batch=batch
       )
-      for length in settings.lengths
-      if length <= split_length - targets
-    ),
-  ]
 
-
-def run(session: Session, job: Job) -> dict[str, Any]:
-  """Measures one job; returns its result line."""
-  batch = session.settings.batch
-  with Room(session, job.length) as room:
-    if job.protocol == FULL_FORWARD:
-      step: Any = _run_windows
-    elif job.protocol == FULL_SEQUENCE:
-      step = functools.partial(_run_sequences, room)
-    else:
-      step = functools.partial(_run_contexts, room)
-    return run_job(
-      session, job, run_batch=step, summarise=summarise, batch=batch
+  def describe(self, result: dict[str, Any]) -> str:
+    return (
+      f"ppl {result['task']} {format_length(result['length'])}:"
+      f" {result['score']:.4f} nats/token, perplexity"
+      f" {result['perplexity']:.3f}, {result['bits_per_byte']:.4f} bits/byte"
+      f" over {result['num_targets']:,} tokens"
     )
+
+
+SUITE = TextSuite()
 
 
 def summarise(
@@ -127,16 +141,6 @@ def summarise(
     "host_bytes": max(row["host_bytes"] for row in rows),
     "disk_bytes": max(row["disk_bytes"] for row in rows),
   }
-
-
-def describe(result: dict[str, Any]) -> str:
-  """One line for the terminal."""
-  return (
-    f"ppl {result['task']} {format_length(result['length'])}:"
-    f" {result['score']:.4f} nats/token, perplexity {result['perplexity']:.3f},"
-    f" {result['bits_per_byte']:.4f} bits/byte over"
-    f" {result['num_targets']:,} tokens"
-  )
 
 
 def position_buckets(
@@ -276,7 +280,7 @@ def _bytes_fields(memory: ChunkMemory) -> dict[str, int]:
 
 def _target_end(session: Session, job: Job, sample: int) -> int:
   """Place of a sample in the split: stratified, the same at every length."""
-  rng = make_rng(session.settings.seed, f"{EVAL}/{SUITE}", sample)
+  rng = make_rng(session.settings.seed, f"{EVAL}/{NAME}", sample)
   share = (sample + rng.random()) / job.num_samples
   return int(share * len(session.store.split("test")))
 

@@ -64,10 +64,14 @@ class Progress:
       self._bar.refresh()
 
   def _mark(self) -> None:
-    """Remembers the last seconds: short and long contexts differ in speed."""
+    """Remembers the last seconds: short and long contexts differ in speed.
+
+    At least that many, however rare the marks: between two that follow at once,
+    as the last tokens of a sample and its end do, there is no speed.
+    """
     now = time.monotonic()
     self._marks.append((now, self.tokens))
-    while len(self._marks) > 2 and now - self._marks[0][0] > _RECENT_S:
+    while len(self._marks) > 2 and now - self._marks[1][0] >= _RECENT_S:
       self._marks.popleft()
 
   def message(self, text: str) -> None:
@@ -81,12 +85,18 @@ class Progress:
     """The plain progress line; the speed is that of the last seconds."""
     since, tokens = self._marks[0]
     rate = (self.tokens - tokens) / max(time.monotonic() - since, 1e-9)
-    left = (self._total_tokens - self.tokens) / max(rate, 1e-9)
-    minutes, seconds = divmod(int(max(left, 0)), 60)
     return (
       f"{self._name}: {self.samples}/{self._total_samples} samples,"
-      f" {rate:,.0f} tokens/s, ETA {minutes}:{seconds:02d}"
+      f" {rate:,.0f} tokens/s, ETA {self._eta(rate)}"
     )
+
+  def _eta(self, rate: float) -> str:
+    """Minutes and seconds left; a dash while nothing is being read."""
+    if rate <= 0:
+      return "-"
+    left = max(self._total_tokens - self.tokens, 0) / rate
+    minutes, seconds = divmod(int(left), 60)
+    return f"{minutes}:{seconds:02d}"
 
   def restart(self) -> None:
     """Starts the clock again, after compilation."""

@@ -41,6 +41,7 @@ class Settings:
   Attributes:
     lengths: context lengths in tokens, answer and eos included.
     samples: how many per length.
+    tasks: names of `--tasks`; empty: what each suite runs by itself.
     haystacks: kinds of filler of the needle tasks.
     needle: kind of value that is hidden.
     segment: tokens per call of the prefill program.
@@ -54,6 +55,7 @@ class Settings:
 
   lengths: tuple[int, ...]
   samples: tuple[SampleCount, ...]
+  tasks: tuple[str, ...] = ()
   haystacks: tuple[Haystack, ...] = (Haystack.TEXT,)
   needle: Needle = Needle.DIGITS
   segment: int = 4096

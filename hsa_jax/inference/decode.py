@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from hsa_jax.inference.midway import Journal
 from hsa_jax.inference.stream import (
   SegmentReader,
   SegmentSource,
@@ -90,15 +91,18 @@ def prefill_decoder(
   *,
   length: int,
   advance: Callable[[int], None] = lambda tokens: None,
+  journal: Journal | None = None,
 ) -> Decoder:
   """Reads a prompt and stands ready to continue it.
 
   Args:
     prefill: the compiled reader of segments.
     source: gives the tokens of a stretch; called in a background thread.
-    memory: must be empty, with room for the prompt and what will follow.
+    memory: must be empty, or hold the chunks of `journal.midway`, with room for
+      the prompt and what will follow.
     length: tokens of the prompt, at least 1.
     advance: told the number of tokens per row after each segment.
+    journal: see `read_context`.
 
   Raises:
     ValueError: for an empty prompt.
@@ -115,6 +119,7 @@ def prefill_decoder(
     length=length,
     keep=max(tail, partial),
     advance=advance,
+    journal=journal,
   )
   chunk = _unfinished(model, suffix.hidden, partial)
   logits, upper = _read_suffix(model, suffix, memory, tail)

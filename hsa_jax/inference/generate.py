@@ -16,6 +16,7 @@ def generate(
   sampling: Sampling = GREEDY,
   stop_token: int | None = None,
   vocab_size: int | None = None,
+  num_rows: int | None = None,
 ) -> Iterator[Int[np.ndarray, " B"]]:
   """Tokens that follow what the decoder has read, one per row at a time.
 
@@ -27,11 +28,14 @@ def generate(
     stop_token: ends a row, which repeats it from there on; once every row has
       ended, so does the generation.
     vocab_size: ids below it may be chosen; None: all that the model has.
+    num_rows: rows that count; those behind them only fill the program's shape
+      and are not waited for. None: all.
 
   Yields:
     The tokens of one position; `stop_token` itself is yielded.
   """
-  ended = np.zeros(decoder.logits.shape[0], bool)
+  rows = decoder.logits.shape[0]
+  ended = np.arange(rows) >= (rows if num_rows is None else num_rows)
   for left in range(max_tokens, 0, -1):
     logits = decoder.logits[:, :vocab_size]
     tokens = np.array(sample(logits, decoder.position, sampling))

@@ -13,7 +13,7 @@ The answer is that of carried caches; the halo's share of the work is extra.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,9 @@ from hsa_jax.inference.stream import (
   pad_tokens,
 )
 from hsa_jax.models import LanguageModel
-from hsa_jax.types import ChunkBlock
+from hsa_jax.models.compiled import jit_of_module
+from hsa_jax.parallel import step_compiler_options
+from hsa_jax.types import ChunkBlock, WindowCache
 
 
 def halo_length(model: LanguageModel) -> int:
@@ -37,6 +39,18 @@ def halo_length(model: LanguageModel) -> int:
   layers = model.lower_blocks.mlp_norm.scale.shape[0]
   chunk = model.cfg.hsa.chunk_size if model.cfg.hsa.num_groups else 1
   return -(-(model.cfg.window_size - 1) * layers // chunk) * chunk
+
+
+class WindowsCarry(NamedTuple):
+  """What several windows leave behind.
+
+  Attributes:
+    caches: of the lower layers after each window, `[M, ...]`.
+    last: the last window that held a token.
+  """
+
+  caches: WindowCache
+  last: int
 
 
 class HaloPrefill:
@@ -91,15 +105,21 @@ class HaloPrefill:
       )
     self.model, self.batch, self.segment = model, batch, segment
     self.windows, self.halo = windows, halo_length(model)
-    self._head = jax.jit(self._run_head)
-    self._placed, self._body = None, jax.jit(self._run_windows)
+    self._head = jit_of_module(self._run_head)
+    self._placed, self._body = None, jit_of_module(self._run_windows)
+    self._pick = jax.jit(_pick)
     if mesh is not None:
       whole = NamedSharding(mesh, P())
       self._placed = NamedSharding(mesh, P(axis))
       tokens = NamedSharding(mesh, P(None, axis))
-      out: Any = (whole, tokens, tokens)
+      out: Any = (self._placed, tokens, tokens)
       self.model = jax.device_put(model, whole)
-      self._body = jax.jit(self._run_windows, out_shardings=PrefillOut(*out))
+      self._body = jit_of_module(
+        self._run_windows,
+        out_shardings=PrefillOut(*out),
+        compiler_options=step_compiler_options(),
+      )
+      self._pick = jax.jit(_pick, out_shardings=whole)
 
   def stretches(self, begin: int, length: int) -> Iterator[Stretch]:
     """The head, which has no past, then `windows` segments at a time."""
@@ -133,14 +153,17 @@ class HaloPrefill:
     first = stretch.first + self.segment * np.arange(self.windows)
     width = self.halo + self.segment
     counts = np.clip(stretch.stop - first, 0, width)
-    last = (stretch.stop - stretch.start - 1) // self.segment
-    return self._body(
-      self.model,
-      tokens,
-      first.astype(np.int32),
-      counts.astype(np.int32),
-      np.int32(last),
+    out = self._body(
+      self.model, tokens, first.astype(np.int32), counts.astype(np.int32)
     )
+    last = (stretch.stop - stretch.start - 1) // self.segment
+    return out._replace(carry=WindowsCarry(out.carry, last))
+
+  def caches(self, carry: Any) -> WindowCache:
+    """Of the last window that held a token."""
+    if isinstance(carry, WindowsCarry):
+      return self._pick(carry.caches, np.int32(carry.last))
+    return carry
 
   def warm_up(self) -> None:
     """Compiles the programs, so that no measurement includes it."""
@@ -168,9 +191,8 @@ class HaloPrefill:
     tokens: Int[Array, "M B T"],
     positions: Int[Array, " M"],
     counts: Int[Array, " M"],
-    last: Int[Array, ""],
   ) -> PrefillOut:
-    """`M` windows; the caches that come out are those of window `last`."""
+    """`M` windows, none of which waits for another."""
 
     def read(*window: Array) -> PrefillOut:
       out = self._run_head(model, *window)
@@ -178,9 +200,12 @@ class HaloPrefill:
       return PrefillOut(out.carry, hidden, self._encode(model, hidden))
 
     out = jax.vmap(read)(tokens, positions, counts)
-    carry = jax.tree.map(lambda x: x[last], out.carry)
     hidden, block = jax.tree.map(_in_a_row, (out.hidden, out.block))
-    return PrefillOut(carry, hidden, block)
+    return PrefillOut(out.carry, hidden, block)
+
+
+def _pick(caches: WindowCache, index: Int[Array, ""]) -> WindowCache:
+  return jax.tree.map(lambda x: x[index], caches)
 
 
 def _in_a_row(x: Array) -> Array:

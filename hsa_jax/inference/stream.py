@@ -24,7 +24,8 @@ from hsa_jax.inference.midway import Journal, Midway
 from hsa_jax.inference.prefetch import prefetch
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
-from hsa_jax.types import ChunkBlock
+from hsa_jax.models.compiled import jit_of_module
+from hsa_jax.types import ChunkBlock, WindowCache
 
 SegmentSource = Callable[[int, int], Int[np.ndarray, "B T"]]
 """Tokens `start .. stop - 1` of every sequence of a batch."""
@@ -48,7 +49,8 @@ class PrefillOut(NamedTuple):
   """What one stretch leaves behind.
 
   Attributes:
-    carry: window caches of the lower decoder after the last real token.
+    carry: what the next call takes; `SegmentReader.caches` knows the window
+      caches in it.
     hidden: lower decoder's output from `start` on; beyond `stop`, filling.
     block: chunks of `hidden`; None for a model without memory.
   """
@@ -97,6 +99,10 @@ class SegmentReader(Protocol):
     """Reads a stretch; `carry` is used up."""
     ...
 
+  def caches(self, carry: Any) -> WindowCache:
+    """The lower decoder's caches in what a call left behind."""
+    ...
+
   def warm_up(self) -> None:
     """Compiles the programs, so that no measurement includes it."""
     ...
@@ -127,7 +133,7 @@ class Prefill:
         f"segment = {segment}: must be a multiple of {self.chunk_size}"
       )
     self.num_compilations = 0
-    self._program = jax.jit(self._run, donate_argnums=1)
+    self._program = jit_of_module(self._run, donate_argnums=(1,))
 
   def stretches(self, begin: int, length: int) -> Iterator[Stretch]:
     """Segments from `begin` on, the last one ragged."""
@@ -154,6 +160,10 @@ class Prefill:
     return self._program(
       self.model, carry, tokens, np.int32(position), np.int32(count)
     )
+
+  def caches(self, carry: WindowCache) -> WindowCache:
+    """The caches, which are all that a call leaves behind."""
+    return carry
 
   def warm_up(self) -> None:
     """Compiles the program, so that no measurement includes it."""
@@ -251,7 +261,8 @@ def read_context(
       # Now, before the next call uses up the caches.
       put_away(*pending)
       stop, pending = pending[0].stop, None
-      journal.save(Midway(stop, jax.device_get(carry), tuple(tail)))
+      caches = jax.device_get(prefill.caches(carry))
+      journal.save(Midway(stop, caches, tuple(tail)))
     out = prefill(carry, tokens, stretch)
     carry = out.carry
     # The device works on this segment while the previous one is put away.
@@ -261,7 +272,8 @@ def read_context(
   assert pending is not None, "a sequence has at least one token"
   put_away(*pending)
   hidden = np.concatenate(tail, axis=1)
-  return Suffix(hidden, length - hidden.shape[1], carry), memory
+  position = length - hidden.shape[1]
+  return Suffix(hidden, position, prefill.caches(carry)), memory
 
 
 def load_ahead(

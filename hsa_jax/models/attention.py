@@ -1,9 +1,11 @@
 """Sliding-window attention and the block around it."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -85,9 +87,9 @@ class WindowAttention(nnx.Module):
     if self.cfg.position is Position.NONE:
       return query, key
     past = key.shape[1] - query.shape[1]
-    offset = jnp.arange(key.shape[1])
+    offset: Any = np.arange(key.shape[1])
     if self.cfg.position is Position.ABSOLUTE_ROPE:
-      offset = offset + position - past
+      offset = jnp.asarray(offset) + position - past
     turn = functools.partial(rope.rotate, theta=self.cfg.rope_theta)
     return turn(query, offset[past:]), turn(key, offset)
 

@@ -14,13 +14,21 @@ import jax
 
 
 def jit_of_module(
-  function: Callable[..., Any], *, static_argnames: tuple[str, ...] = ()
+  function: Callable[..., Any],
+  *,
+  static_argnames: tuple[str, ...] = (),
+  donate_argnums: tuple[int, ...] = (),
+  out_shardings: Any = None,
+  compiler_options: dict[str, Any] | None = None,
 ) -> Callable[..., Any]:
   """Compiles `function(module, *args, **kwargs)`.
 
   Args:
     function: its first argument is a module that is never changed.
     static_argnames: arguments to compile for; pass them by keyword.
+    donate_argnums: arguments that are used up.
+    out_shardings: of the results; None leaves them to the compiler.
+    compiler_options: of XLA.
 
   Returns:
     A function of the same arguments. Equal modules share their programs, which
@@ -36,7 +44,13 @@ def jit_of_module(
       return function(jax.tree.unflatten(structure, arrays), *args, **kwargs)
 
     if structure not in programs:
-      programs[structure] = jax.jit(run, static_argnames=static_argnames)
+      programs[structure] = jax.jit(
+        run,
+        static_argnames=static_argnames,
+        donate_argnums=donate_argnums,
+        out_shardings=out_shardings,
+        compiler_options=compiler_options,
+      )
     return programs[structure], leaves
 
   @functools.wraps(function)

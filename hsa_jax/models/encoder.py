@@ -10,6 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -55,7 +56,7 @@ class EncoderLayer(nnx.Module):
 
   def _attend(self, x: jax.Array) -> jax.Array:
     cfg = self.cfg
-    positions = jnp.arange(x.shape[1])
+    positions = np.arange(x.shape[1])
     turn = functools.partial(
       rope.rotate, positions=positions, theta=cfg.rope_theta
     )

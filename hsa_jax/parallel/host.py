@@ -71,11 +71,11 @@ def keep_freed_memory() -> bool:
 
 @functools.cache
 def step_compiler_options() -> dict[str, str | bool] | None:
-  """What `Lowered.compile` of a training step is to be told.
+  """What XLA is to be told of a program that keeps every device busy.
 
   On a CPU: to run operations in an order that reuses memory. The default order
   seeks concurrency inside each device; several devices then wait for one
-  another's sums in different places, a tenth of a step lost.
+  another's sums in different places, a tenth of a training step lost.
 
   Returns:
     Options that this version of XLA knows, or None.

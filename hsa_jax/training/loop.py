@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 
 from hsa_jax.config import Config
 from hsa_jax.data.build import ensure_store
-from hsa_jax.data.pipeline import Batch, TrainData
+from hsa_jax.data.pipeline import TrainData
 from hsa_jax.data.tokenizer import load_tokenizer
 from hsa_jax.models import LanguageModel
-from hsa_jax.parallel import make_mesh, place_batch, step_compiler_options
+from hsa_jax.parallel import make_mesh, place_batch
 from hsa_jax.training.checkpoint import Checkpointer, RunInfo, tokens_seen
 from hsa_jax.training.console import Console, Progress
 from hsa_jax.training.hooks import (
@@ -31,13 +31,14 @@ from hsa_jax.training.hooks import (
 )
 from hsa_jax.training.metrics import MetricsWriter, read_step_metrics
 from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.program import StepPrograms
 from hsa_jax.training.state import (
   BuildModel,
   TrainState,
   abstract_state,
   init_state,
 )
-from hsa_jax.training.step import StepMetrics, make_train_step
+from hsa_jax.training.step import StepMetrics
 from hsa_jax.training.workdir import claim_workdir
 
 
@@ -121,36 +122,43 @@ def train(
     state = _start_state(cfg, inputs, saver, abstract, tx)
     console.say(_headline(cfg, state, mesh, start))
     hooks = _default_hooks(cfg, inputs, workdir, saver, console, mesh, start)
-    step_fn = compile_on_demand(cfg, tx, abstract, mesh=mesh, say=console.say)
     return run_steps(
-      cfg, state, step_fn, inputs.data, [*hooks, *evaluators], stop, mesh=mesh
+      cfg,
+      state,
+      StepPrograms(cfg, tx, abstract, mesh=mesh),
+      inputs.data,
+      [*hooks, *evaluators],
+      stop,
+      mesh=mesh,
+      say=console.say,
     )
 
 
 def run_steps(
   cfg: Config,
   state: TrainState,
-  step_fn: Callable[
-    [TrainState, Batch, "Clock"], tuple[TrainState, StepMetrics]
-  ],
+  programs: StepPrograms,
   data: TrainData,
   hooks: Sequence[Hook],
   stop: StopSignal,
   *,
   mesh: Mesh,
+  say: Callable[[str], None],
 ) -> TrainState:
   """The loop itself: from `state.step` to the end, or to a signal."""
   start, clock = int(state.step), Clock()
   batches = data.iterator(
     start, process_index=jax.process_index(), process_count=jax.process_count()
   )
-  reader = Reader(hooks, clock)
+  reader, leaves = Reader(hooks, clock), programs.pack(state)
   with contextlib.ExitStack() as stack:
     for hook in hooks:
       stack.callback(hook.close)
     for step in range(start + 1, cfg.num_steps + 1):
       batch = place_batch(next(batches), mesh)
-      state, metrics = step_fn(state, batch, clock)
+      with clock.paused():
+        run_step = programs.program(leaves, batch, say)
+      leaves, metrics = run_step(leaves, batch)
       moment = _moment(cfg, step, stop)
       stage = data.stage(step - 1)
       reader.push(step, metrics, batch.tokens.size, stage.name, moment)
@@ -159,46 +167,10 @@ def run_steps(
         reader.flush()
       with clock.paused():
         for hook in due:
-          hook.on_state(step, state)
+          hook.on_state(step, programs.unpack(leaves))
       if moment is Moment.STOP:
         raise Interrupted(step, stop.number)
-  return state
-
-
-def compile_on_demand(
-  cfg: Config,
-  tx: optax.GradientTransformation,
-  abstract: TrainState,
-  *,
-  mesh: Mesh,
-  say: Callable[[str], None],
-) -> Callable[[TrainState, Batch, "Clock"], tuple[TrainState, StepMetrics]]:
-  """The step, compiled once for each batch shape (stages may differ).
-
-  The state is donated: its arrays are reused for the next one.
-  """
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  step_fn = make_train_step(cfg, tx, mesh=mesh)
-  jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
-  programs: dict[tuple[int, ...], Any] = {}
-
-  def call(
-    state: TrainState, batch: Batch, clock: "Clock"
-  ) -> tuple[TrainState, StepMetrics]:
-    shape = batch.tokens.shape
-    if shape not in programs:
-      with clock.paused():
-        start = time.perf_counter()
-        lowered = jitted.lower(state, batch)
-        programs[shape] = lowered.compile(step_compiler_options())
-        seconds = time.perf_counter() - start
-      say(
-        f"compiled the step for {shape[0]} rows of {shape[1]} tokens"
-        f" in {seconds:.1f} s"
-      )
-    return programs[shape](state, batch)
-
-  return call
+  return programs.unpack(leaves)
 
 
 class Clock:

@@ -2,15 +2,16 @@
 
 import dataclasses
 import re
+from collections.abc import Hashable
 from typing import Any
 
 import jax
 import optax
-import optax.contrib
 
 from hsa_jax.config import OptimizerConfig, OptimizerName
 from hsa_jax.parallel import leaf_name
 from hsa_jax.training import schedule
+from hsa_jax.training.muon import scale_by_muon
 
 # Decay pulls a scale, an offset or an embedding towards zero for no benefit.
 NO_DECAY = re.compile(r"(norm|bias|scale|slope|gain|embed|cls|sink)")
@@ -58,19 +59,19 @@ def make_optimizer(
       optax.scale_by_learning_rate(rate),
     )
   own = dataclasses.replace(cfg, learning_rate=cfg.muon_learning_rate)
-  muon = optax.contrib.muon(
-    schedule.learning_rate(own, num_steps),
-    adam_learning_rate=rate,
-    adam_b1=cfg.b1,
-    adam_b2=cfg.b2,
-    eps=cfg.eps,
-    weight_decay=cfg.weight_decay,
-    muon_weight_dimension_numbers=_matrix_axes,
+  transforms: dict[Hashable, Any] = {
+    "muon": optax.chain(
+      scale_by_muon(),
+      optax.add_decayed_weights(cfg.weight_decay),
+      optax.scale_by_learning_rate(schedule.learning_rate(own, num_steps)),
+    ),
+    "adam": optax.nadam(rate, b1=cfg.b1, b2=cfg.b2, eps=cfg.eps),
+  }
+  return optax.chain(clip, optax.partition(transforms, _muon_or_adam))
+
+
+def _muon_or_adam(params: Any) -> Any:
+  """Which of the two takes each parameter."""
+  return jax.tree.map(
+    lambda matrix: "muon" if matrix else "adam", decay_mask(params)
   )
-  return optax.chain(clip, muon)
-
-
-def _matrix_axes(params: Any) -> Any:
-  """Axes of the matrices that Muon takes, None elsewhere; stacks lead."""
-  axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
-  return jax.tree.map(lambda own: axes if own else None, decay_mask(params))

@@ -16,12 +16,11 @@ from hsa_jax.parallel import (
   format_sharding_table,
   make_mesh,
   sharding_table,
-  step_compiler_options,
 )
 from hsa_jax.training.checkpoint import tokens_seen
 from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.program import StepPrograms
 from hsa_jax.training.state import TrainState, abstract_state
-from hsa_jax.training.step import make_train_step
 
 MIB = 1024**2
 
@@ -79,10 +78,10 @@ def _memory(
   yield f"  parameters       {model / MIB:10,.1f} MiB"
   yield f"  optimizer        {optimizer / MIB:10,.1f} MiB"
   with jax.set_mesh(mesh):
-    step = jax.jit(make_train_step(cfg, tx, mesh=mesh), donate_argnums=0)
+    programs = StepPrograms(cfg, tx, state, mesh=mesh)
     for stage in _distinct(cfg.data.stages):
-      lowered = step.lower(state, _abstract_batch(stage, mesh))
-      program = lowered.compile(step_compiler_options())
+      batch = _abstract_batch(stage, mesh)
+      program = programs.program(programs.pack(state), batch)
       analysis: Any = program.memory_analysis()
       temporary = analysis.temp_size_in_bytes
       yield (

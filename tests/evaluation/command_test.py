@@ -16,6 +16,10 @@ CHECKPOINT = "--checkpoint=/no/such/run"
     ([CHECKPOINT, "--samples=0"], "--samples: '0'"),
     ([CHECKPOINT, "--suites=hsa_rular"], "did you mean 'hsa_ruler'?"),
     ([CHECKPOINT, "--tasks=niah"], "did you mean 's_niah'?"),
+    (
+      [CHECKPOINT, "--suites=ppl", "--tasks=s_niah"],
+      "'s_niah' is not one of by_position, by_length",
+    ),
     ([CHECKPOINT, "--haystack=essay"], "not one of text, noise"),
     ([CHECKPOINT, "--memory=dsk"], "did you mean 'disk'"),
     ([CHECKPOINT, "--kv-dtype=int4"], "did you mean 'int8'"),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from hsa_jax.config import Haystack
-from hsa_jax.data import tasks
-from hsa_jax.evaluation import FlagError, niah
+from hsa_jax.data.sample import render
+from hsa_jax.evaluation import FlagError, forced, niah
 from hsa_jax.evaluation.results import ResultStore, read_lines
+from hsa_jax.evaluation.suite import asked_of
 from hsa_jax.memory import Home
 from hsa_jax.types import Selection
 
@@ -21,23 +22,13 @@ from .helpers import make_session, model_config
 def measured(tmp_path_factory):
   """A session whose only job, of three samples in batches of two, is done."""
   session = make_session(tmp_path_factory.mktemp("niah"), lengths=(250,))
-  (job,) = niah.jobs(session.settings)
-  return session, job, niah.run(session, job)
+  (job,) = niah.SUITE.jobs(asked_of(session))
+  return session, job, niah.SUITE.run(session, job)
 
 
 def recipe_of(session, job, sample):
-  source = niah._source(session.settings, Haystack.TEXT)
-  rings = tasks.make_haystacks(session.store.split("test"), session.tokenizer)
-  recipe = tasks.evaluation_recipe(
-    tasks.NiahTask(source, session.tokenizer),
-    rings,
-    source,
-    seed=0,
-    sample=sample,
-    num_samples=job.num_samples,
-    length=job.length,
-  )
-  return recipe, tasks.render(recipe, rings)
+  made = niah.sample_maker(session, job)(sample)
+  return made, render(made)
 
 
 def test_predictions_equal_the_full_forward_pass(measured):
@@ -50,7 +41,7 @@ def test_predictions_equal_the_full_forward_pass(measured):
     assert len(tokens) == 250
     assert tokens[-1] == session.tokenizer.eos_id
     best = np.argmax(forward(session.model, tokens[None])[0], axis=-1)
-    where = tasks.answer_positions(recipe)
+    where = recipe.answer.positions
     assert line["prediction_ids"] == best[where - 1].tolist()
     assert line["gold_ids"] == tokens[where].tolist()
     assert line["gold"].isdecimal() and len(line["gold"]) == 8
@@ -65,7 +56,7 @@ def test_every_home_gives_the_same_predictions(measured, tmp_path, home):
     settings=dataclasses.replace(session.settings, memory=home),
     results=ResultStore(tmp_path, session.results.info),
   )
-  result = niah.run(session, job)
+  result = niah.SUITE.run(session, job)
   held = {"device": 0, "disk": result["disk_bytes"]}[str(home)]
   assert (held > 0) == (home is Home.DISK) and result["host_bytes"] == 0
   lines = read_lines(tmp_path / "predictions.jsonl")
@@ -80,7 +71,7 @@ def test_every_home_gives_the_same_predictions(measured, tmp_path, home):
 def test_sources_are_the_tokens_that_answers_repeat(measured):
   session, job, _ = measured
   recipe, tokens = recipe_of(session, job, 1)
-  answer = niah.find_answer(recipe)
+  answer = recipe.answer
   np.testing.assert_array_equal(tokens[answer.positions], answer.gold)
   np.testing.assert_array_equal(tokens[answer.sources], answer.gold)
   assert answer.sources.max() < answer.positions.min()
@@ -104,7 +95,7 @@ def test_result_line_is_complete(measured):
 def test_finished_samples_are_not_computed_again(measured):
   session, job, result = measured
   again = make_session(session.results.path.parent, lengths=(250,))
-  assert niah.run(again, job) == result
+  assert niah.SUITE.run(again, job) == result
   assert again.prefill.num_compilations == 0
   assert len(read_lines(session.results.path / "results.jsonl")) == 1
   # With one line lost, that sample alone is computed, to the same answer.
@@ -113,7 +104,7 @@ def test_finished_samples_are_not_computed_again(measured):
   file.write_text("".join(lines[:2]))
   third = make_session(session.results.path.parent, lengths=(250,))
   assert third.pending(job) == [2]
-  assert niah.run(third, job)["num_correct"] == result["num_correct"]
+  assert niah.SUITE.run(third, job)["num_correct"] == result["num_correct"]
   got = read_lines(file)[2]
   assert got["prediction_ids"] == json.loads(lines[2])["prediction_ids"]
 
@@ -126,14 +117,14 @@ def test_a_model_without_memory_has_no_recall(tmp_path):
     samples=2,
     haystacks=(Haystack.NOISE,),
   )
-  (job,) = niah.jobs(session.settings)
-  result = niah.run(session, job)
+  (job,) = niah.SUITE.jobs(asked_of(session))
+  result = niah.SUITE.run(session, job)
   assert result["recall_at_k"] is None
   assert result["p_correct_given_recalled"] is None
   assert result["unique_fraction"] < 0.2  # one period of the noise
   line = session.results.finished(job.key)[0]
   assert line["tokens_read"] < 60  # receptive field and answer
-  assert niah.describe(result).startswith("s_niah noise 1000: ")
+  assert niah.SUITE.describe(result).startswith("s_niah noise 1000: ")
 
 
 def test_recall_looks_at_every_group_head_and_slot():
@@ -145,23 +136,19 @@ def test_recall_looks_at_every_group_head_and_slot():
   first = Selection(index, np.zeros(index.shape), valid)
   ask = np.array([0, 0, 0, 2, 2])
   gold = np.array([7, 4, 6, 9, 0])
-  got = niah.recalled_chunks([first], row=1, queries=ask, chunks=gold)
+  got = forced.recalled_chunks([first], row=1, queries=ask, chunks=gold)
   # Chunk 0 stands in the invalid slots of the last query only: not recalled.
   np.testing.assert_array_equal(got, [True, True, False, True, False])
   sixes, all_valid = np.full_like(index, 6), np.ones_like(valid)
   other = first._replace(index=sixes, valid=all_valid)
-  got = niah.recalled_chunks([first, other], row=1, queries=ask, chunks=gold)
+  got = forced.recalled_chunks([first, other], row=1, queries=ask, chunks=gold)
   np.testing.assert_array_equal(got, [True, True, True, True, False])
-  assert niah.recalled_chunks([], row=0, queries=ask, chunks=gold) is None
+  assert forced.recalled_chunks([], row=0, queries=ask, chunks=gold) is None
 
 
 def test_too_short_lengths_are_one_message(measured):
   session, _, _ = measured
   message = "100, 128 too short.* take [0-9]+ tokens"
+  settings = dataclasses.replace(session.settings, lengths=(100, 128, 4096))
   with pytest.raises(FlagError, match=message):
-    settings = make_settings(session, (100, 128, 4096))
-    niah.check_lengths(settings, session.tokenizer)
-
-
-def make_settings(session, lengths):
-  return dataclasses.replace(session.settings, lengths=lengths)
+    niah.SUITE.check(asked_of(session)._replace(settings=settings))

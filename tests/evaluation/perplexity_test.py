@@ -1,5 +1,6 @@
 """Streamed losses against whole forward passes; buckets; units."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from hsa_jax.evaluation import perplexity
+from hsa_jax.evaluation.suite import asked_of
 from hsa_jax.ops.loss import cross_entropy
 
 from .helpers import make_session
@@ -18,9 +20,9 @@ def measured(tmp_path_factory):
   session = make_session(
     tmp_path_factory.mktemp("ppl"), lengths=(40, 200, 8192), samples=3
   )
-  jobs = perplexity.jobs(session.settings, session.store.num_tokens("test"))
+  jobs = perplexity.SUITE.jobs(asked_of(session))
   return session, {
-    (j.task, j.length): (j, perplexity.run(session, j)) for j in jobs
+    (j.task, j.length): (j, perplexity.SUITE.run(session, j)) for j in jobs
   }
 
 
@@ -83,10 +85,10 @@ def test_long_windows_are_streamed_to_the_same_numbers(measured, monkeypatch):
   session, results = measured
   job, _ = results["by_position", 1500]
   monkeypatch.setattr(perplexity, "MAX_FORWARD", 1000)
-  jobs = perplexity.jobs(session.settings, session.store.num_tokens("test"))
+  jobs = perplexity.SUITE.jobs(asked_of(session))
   streamed = jobs[0]
   assert (streamed.protocol, streamed.length) == ("full_sequence", 1500)
-  perplexity.run(session, streamed)
+  perplexity.SUITE.run(session, streamed)
   whole = session.results.finished(job.key)
   for sample, line in session.results.finished(streamed.key).items():
     for got, want in zip(
@@ -103,7 +105,7 @@ def test_units(measured):
     # 3,000 letters and one eos: 3,001 tokens of 3,000 bytes.
     assert result["bits_per_byte"] == pytest.approx(bits * 3001 / 3000)
     assert result["ci_low"] <= result["score"] <= result["ci_high"]
-  assert "bits/byte over 4,500 tokens" in perplexity.describe(
+  assert "bits/byte over 4,500 tokens" in perplexity.SUITE.describe(
     result_of(results)
   )
 
@@ -127,3 +129,12 @@ def test_ring_goes_on_at_the_beginning():
   got = perplexity.ring(np.arange(5, dtype=np.uint16), -2, 8)
   np.testing.assert_array_equal(got, [3, 4, 0, 1, 2, 3, 4, 0])
   assert got.dtype == np.int32
+
+
+def test_either_protocol_can_be_asked_for_alone(measured):
+  session, _ = measured
+  asked = asked_of(session)
+  for task, wanted in (("by_position", 1), ("by_length", 2)):
+    settings = dataclasses.replace(asked.settings, tasks=(task,))
+    jobs = perplexity.SUITE.jobs(asked._replace(settings=settings))
+    assert len(jobs) == wanted

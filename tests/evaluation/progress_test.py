@@ -52,3 +52,29 @@ def test_work_of_an_earlier_run_is_left_out(clock):
   clock[0] += 1
   bar.advance(100)
   assert bar.line().endswith("100 tokens/s, ETA 0:01")
+
+
+def test_a_stall_does_not_hide_the_speed(clock):
+  """The end of a sample comes at once after its last tokens."""
+  bar = progress.Progress(total_tokens=10_000, total_samples=2)
+  clock[0] += 50
+  bar.advance(1_000)
+  clock[0] += 0.001
+  bar.advance(0, samples=1)
+  assert bar.line().endswith(" 20 tokens/s, ETA 7:30")
+
+
+def test_speed_recovers_soon_after_a_stall(clock):
+  bar = progress.Progress(total_tokens=10**6, total_samples=2)
+  clock[0] += 600
+  bar.advance(100)
+  for _ in range(20):
+    clock[0] += 1
+    bar.advance(100)
+  assert " 100 tokens/s" in bar.line()
+
+
+def test_no_time_is_told_before_anything_is_read(clock):
+  bar = progress.Progress(total_tokens=100, total_samples=1)
+  clock[0] += 1
+  assert bar.line().endswith("ETA -")

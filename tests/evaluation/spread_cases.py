@@ -8,8 +8,9 @@ import pytest
 
 from hsa_jax.evaluation import niah, perplexity
 from hsa_jax.evaluation.results import ResultStore, read_lines
-from hsa_jax.evaluation.room import make_devices, plan_room
+from hsa_jax.evaluation.room import Room, make_devices, plan_room
 from hsa_jax.evaluation.session import PrefillKind, Session
+from hsa_jax.evaluation.suite import asked_of
 from hsa_jax.memory import Home, KvPlace
 
 from .helpers import build_model, make_session
@@ -50,12 +51,12 @@ def spread(alone: Session, folder, ways: dict) -> Session:
 
 @pytest.mark.parametrize("name", WAYS)
 def test_needles(alone, tmp_path, name):
-  (job,) = niah.jobs(alone.settings)
-  niah.run(alone, job)
+  (job,) = niah.SUITE.jobs(asked_of(alone))
+  niah.SUITE.run(alone, job)
   want = alone.results.finished(job.key)
   session = spread(alone, tmp_path, WAYS[name])
   assert session.mesh is not None and session.mesh.size == 8
-  result = niah.run(session, job)
+  result = niah.SUITE.run(session, job)
   pinned = WAYS[name].get("kv_place") is KvPlace.PINNED_HOST
   assert (result["host_bytes"] > 0) == (pinned or name == "halo_host")
   lines = read_lines(tmp_path / "predictions.jsonl")
@@ -68,8 +69,9 @@ def test_needles(alone, tmp_path, name):
 def test_perplexity(alone, tmp_path, monkeypatch):
   monkeypatch.setattr(perplexity, "MAX_FORWARD", 128)  # so it is streamed
   session = spread(alone, tmp_path, WAYS["halo_sharded"])
-  for job in perplexity.jobs(alone.settings, alone.store.num_tokens("test")):
-    want, got = perplexity.run(alone, job), perplexity.run(session, job)
+  for job in perplexity.SUITE.jobs(asked_of(alone)):
+    want = perplexity.SUITE.run(alone, job)
+    got = perplexity.SUITE.run(session, job)
     np.testing.assert_allclose(got["score"], want["score"], rtol=1e-5)
 
 
@@ -92,7 +94,7 @@ def test_plan_of_the_sharded_home_is_what_it_takes(alone, tmp_path):
     session = spread(alone, tmp_path, ways)
     settings, model = session.settings, session.cfg.model
     plan = plan_room(settings, model, LENGTH, tmp_path, session.mesh)
-    with niah.Room(session, LENGTH) as room:
+    with Room(session, LENGTH) as room:
       memory = room.emptied()
     taken = memory.nbytes()  # device bytes of all devices together
     assert (taken.device, taken.host) == (
