@@ -69,3 +69,57 @@ def test_exact_match_needs_every_token():
     scores.exact_match(np.array([4, 5]), gold)
   with pytest.raises(ValueError, match="0 gold"):
     scores.exact_match(np.array([]), np.array([]))
+
+
+def test_bootstrap_in_blocks_gives_the_numbers_of_one_block(monkeypatch):
+  rng = np.random.default_rng(1)
+  values = rng.random(30)
+  whole = scores.bootstrap_mean(values, seed=2)
+  monkeypatch.setattr(scores, "_BLOCK", 100)
+  assert scores.bootstrap_mean(values, seed=2) == whole
+
+
+def test_bootstrap_of_a_mean_equals_the_exact_distribution():
+  """Three values have 27 resamples: their quantiles can be written down."""
+  values = np.array([0.0, 0.3, 0.9])
+  sums = sorted((a + b + c) / 3 for a in values for b in values for c in values)
+  # 2.5% of 27 equally likely means lies inside the smallest, 1/27 = 3.7%.
+  got = scores.bootstrap_mean(values)
+  assert got == pytest.approx((sums[0], sums[-1]), abs=1e-12)
+
+
+def test_bootstrap_of_a_mean_has_the_width_of_normal_theory():
+  values = np.random.default_rng(0).beta(2, 1, 400)
+  got = scores.bootstrap_mean(values)
+  width = 2 * scores.Z_95 * values.std() / np.sqrt(400)
+  assert got.high - got.low == pytest.approx(width, rel=0.05)
+  assert got != scores.bootstrap_mean(values, seed=1)
+
+
+def test_clusters_are_drawn_whole():
+  values = np.repeat([0.0, 1.0, 1.0, 0.0, 1.0], 40)
+  clusters = np.repeat([7, 3, 9, 1, 4], 40)
+  apart = scores.bootstrap_mean(values)
+  together = scores.cluster_bootstrap_mean(values, clusters)
+  # Five haystacks are five observations, however many questions they hold.
+  five = scores.bootstrap_mean(np.array([0.0, 1.0, 1.0, 0.0, 1.0]))
+  assert together.high - together.low > 4 * (apart.high - apart.low)
+  assert together == pytest.approx(five, abs=1e-9)
+
+
+def test_clusters_of_one_are_samples():
+  values = np.random.default_rng(3).random(20)
+  order = np.arange(20)
+  assert scores.cluster_bootstrap_mean(values, order) == pytest.approx(
+    scores.bootstrap_mean(values)
+  )
+
+
+def test_a_printed_interval_is_never_a_bare_hundred_percent():
+  assert scores.score_interval(np.ones(20)) == scores.wilson(20, 20)
+  assert scores.score_interval(np.zeros(5)) == scores.wilson(0, 5)
+  assert scores.score_interval(np.array([])) == (0.0, 1.0)
+  mixed = np.array([0.25, 1.0, 0.5, 1.0])
+  assert scores.score_interval(mixed) == scores.bootstrap_mean(mixed)
+  with pytest.raises(ValueError, match="must be in 0..1"):
+    scores.score_interval(np.array([87.5]))
