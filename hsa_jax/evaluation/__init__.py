@@ -1,6 +1,6 @@
 """Long-context evaluation: streaming, suites, scores, files, reports."""
 
-from hsa_jax.evaluation import niah, perplexity
+from hsa_jax.evaluation import niah, perplexity, ruler
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.report import write_comparison, write_report
 from hsa_jax.evaluation.results import ResultsError, ResultStore, RunInfo
@@ -8,7 +8,7 @@ from hsa_jax.evaluation.session import Job, Session, Settings
 from hsa_jax.evaluation.suite import Asked, Suite
 from hsa_jax.inference.stream import Prefill, receptive_field
 
-SUITES: tuple[Suite, ...] = (niah.SUITE, perplexity.SUITE)
+SUITES: tuple[Suite, ...] = (niah.SUITE, ruler.SUITE, perplexity.SUITE)
 
 __all__ = [
   "SUITES",

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from hsa_jax.config import Config, Haystack, Needle
+from hsa_jax.data.ruler.tasks import EssaySource
 from hsa_jax.data.store import TokenStore
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation.lengths import SampleCount, format_length
@@ -47,6 +48,8 @@ class Settings:
     segment: tokens per call of the prefill program.
     batch: sequences read at the same time.
     seed: of all evaluation samples.
+    assets: folder of files that were fetched for benchmarks.
+    essays: what the essay tasks of RULER hide needles in.
     memory: where chunks live; every home gives the same answers.
     kv_dtype: how host and disk store keys and values; all but `computed` round.
     kv_place: where the sharded home keeps keys and values.
@@ -61,6 +64,8 @@ class Settings:
   segment: int = 4096
   batch: int = 1
   seed: int = 0
+  assets: str = "data/assets"
+  essays: EssaySource = EssaySource.ESSAY
   memory: Home = Home.HOST
   kv_dtype: KvDtype = KvDtype.COMPUTED
   kv_place: KvPlace = KvPlace.DEVICE
