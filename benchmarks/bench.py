@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from hsa_jax.cli.evaluate_flags import DEFAULT_SEGMENT
 from hsa_jax.config import (
@@ -30,7 +31,7 @@ from hsa_jax.config import (
   fits_devices,
 )
 from hsa_jax.data.pipeline import Batch
-from hsa_jax.inference import stream
+from hsa_jax.inference import SegmentReader, make_reader, stream
 from hsa_jax.memory import HostMemory
 from hsa_jax.models import LanguageModel, flops
 from hsa_jax.parallel import (
@@ -78,7 +79,9 @@ def main() -> None:
   ]
   products.append(measure_matmul(cfg, flags))
   measure.say("streaming prefill ...")
-  report["prefill"] = measure_prefill(cfg, flags)
+  report["prefill"] = [
+    measure_prefill(cfg, flags, mesh) for mesh in prefill_meshes(cfg)
+  ]
   products.append(measure_matmul(cfg, flags))
   add_shares(report, products)
   path = measure.write_json(report, flags.out, f"bench_{report['config']}")
@@ -134,7 +137,7 @@ def add_shares(
   peak = max(rate.flops_per_s for rate in best)
   report["matmul"] = [rate._asdict() for rate in best]
   report["matmul_flops_per_s"] = peak
-  for row in [*report["training"], report["prefill"]]:
+  for row in [*report["training"], *report["prefill"]]:
     row["share_of_matmul"] = row["useful_flops_per_s"] / peak
 
 
@@ -199,11 +202,20 @@ def time_steps(
   return statistics.median(seconds)
 
 
-def measure_prefill(cfg: Config, flags: argparse.Namespace) -> dict[str, Any]:
+def prefill_meshes(cfg: Config) -> list[Mesh | None]:
+  """One device, then all of them, as `eval.py --prefill` has it."""
+  return [None] if jax.device_count() == 1 else [None, make_mesh(cfg.mesh)]
+
+
+def measure_prefill(
+  cfg: Config, flags: argparse.Namespace, mesh: Mesh | None
+) -> dict[str, Any]:
   """Streams two contexts through one program, chunks into host memory."""
   model = LanguageModel(cfg.model, rngs=nnx.Rngs(0))
-  prefill = stream.Prefill(model, batch=flags.batch, segment=flags.segment)
-  run = functools.partial(prefill_once, prefill)
+  prefill = make_reader(
+    model, batch=flags.batch, segment=flags.segment, mesh=mesh
+  )
+  run = functools.partial(prefill_once, prefill, flags.segment)
   run(flags.segments[0])  # compiles
   runs = {}
   for count in flags.segments:
@@ -214,21 +226,24 @@ def measure_prefill(cfg: Config, flags: argparse.Namespace) -> dict[str, Any]:
   rate = longest.tokens * flags.batch / longest.seconds
   useful = rate * flops.prefill_flops_per_token(cfg.model)
   return {
+    "devices": 1 if mesh is None else mesh.size,
     "batch": flags.batch,
     "segment": flags.segment,
     "tokens_per_s": rate,
     "useful_flops_per_s": useful,
     "compilations": prefill.num_compilations,
-    "program_bytes": program_bytes(model, flags),
+    "program_bytes": program_bytes(model, flags) if mesh is None else None,
     "contexts": [r._asdict() for r in runs.values()],
   }
 
 
-def prefill_once(prefill: stream.Prefill, num_segments: int) -> Prefilled:
+def prefill_once(
+  prefill: SegmentReader, segment: int, num_segments: int
+) -> Prefilled:
   """Streams one context, as an evaluation does, and looks at memory."""
-  cfg, length = prefill.model.cfg, num_segments * prefill.segment
+  cfg, length = prefill.model.cfg, num_segments * segment
   tokens = np.random.default_rng(0).integers(
-    cfg.vocab_size, size=(prefill.batch, prefill.segment), dtype=np.int32
+    cfg.vocab_size, size=(prefill.batch, 2 * segment), dtype=np.int32
   )
 
   def source(start: int, stop: int) -> np.ndarray:
@@ -291,12 +306,20 @@ def table(report: dict[str, Any]) -> list[str]:
     lines.append(
       rate_line(name, row) + f"  {row['step_s'] * 1e3:.0f} ms a step"
     )
-  prefill = report["prefill"]
-  name = f"prefill {prefill['batch']} x {prefill['segment']}"
-  lines.append(rate_line(name, prefill))
+  for prefill in report["prefill"]:
+    lines += prefill_lines(prefill)
+  return lines
+
+
+def prefill_lines(prefill: dict[str, Any]) -> list[str]:
+  """One way of reading, and what it holds in memory."""
+  devices = f", {prefill['devices']} devices" * (prefill["devices"] > 1)
+  name = f"prefill {prefill['batch']} x {prefill['segment']}{devices}"
+  lines = [rate_line(name, prefill)]
   lines.append(f"{'prefill programs compiled':34}{prefill['compilations']:10}")
-  program = prefill["program_bytes"] / 2**20
-  lines.append(f"{'prefill program, device memory':34}{program:10.1f} MiB")
+  if prefill["program_bytes"] is not None:
+    program = prefill["program_bytes"] / 2**20
+    lines.append(f"{'prefill program, device memory':34}{program:10.1f} MiB")
   for run in prefill["contexts"]:
     text = f"  after {run['tokens']:,} tokens"
     device, host = run["device_bytes"] / 2**20, run["host_bytes"] / 2**20

@@ -15,6 +15,7 @@ memory; finished samples are kept), 130 stopped.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ from hsa_jax.evaluation.results import check_writable
 from hsa_jax.evaluation.room import make_devices, plan_room
 from hsa_jax.evaluation.session import PrefillKind
 from hsa_jax.evaluation.suite import check_all, select_suites
-from hsa_jax.memory import MemoryHomeError, Plan
+from hsa_jax.memory import Home, MemoryHomeError, Plan
 from hsa_jax.training.checkpoint import (
   CheckpointError,
   CheckpointMeta,
@@ -113,10 +114,11 @@ def main(argv: Sequence[str]) -> int:
 def evaluate(arguments: Arguments) -> pathlib.Path:
   """Measures everything asked for; returns the path of the report."""
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
-  if arguments.settings.prefill is PrefillKind.HALO:
-    parallel.prepare_host()  # before a checkpoint is opened, which starts JAX
+  # Before a checkpoint is opened, which starts JAX.
+  parallel.prepare_host(lambda count: _spreads(arguments.settings))
   subject = find_subject(arguments)
   check_writable(arguments.workdir)
+  arguments = arguments._replace(settings=_with_prefill(arguments.settings))
   mesh = make_devices(arguments.settings)
   print(_plan(arguments, subject, mesh), file=sys.stderr)
   if mesh is not None:
@@ -131,6 +133,22 @@ def evaluate(arguments: Arguments) -> pathlib.Path:
   report = write_report(arguments.workdir)
   print(f"report: {report}")
   return report
+
+
+def _spreads(settings: Settings) -> bool:
+  """Whether all cores of a CPU should read, each a segment of its own."""
+  if settings.prefill is not PrefillKind.AUTO:
+    return settings.prefill is PrefillKind.HALO
+  return settings.memory not in (Home.DEVICE, Home.AUTO)
+
+
+def _with_prefill(settings: Settings) -> Settings:
+  """The settings with `--prefill=auto` decided."""
+  if settings.prefill is not PrefillKind.AUTO:
+    return settings
+  several = jax.device_count() > 1 and settings.memory is not Home.DEVICE
+  kind = PrefillKind.HALO if several else PrefillKind.SEQUENTIAL
+  return dataclasses.replace(settings, prefill=kind)
 
 
 def _plan(arguments: Arguments, subject: Subject, mesh: Mesh | None) -> Plan:

@@ -164,15 +164,16 @@ def _add_ways(parser: Parser) -> None:
     "--segment",
     type=int,
     default=DEFAULT_SEGMENT,
-    help="tokens per call of the prefill program",
+    help="tokens per call of the prefill program, over all devices",
   )
   add("--batch", type=int, default=1, help="sequences read at the same time")
   add(
     "--prefill",
-    default="sequential",
-    help="sequential: one segment after the other; halo: one segment on each"
-    " device at the same time (on a CPU each core is one), every segment with"
-    " the few tokens in front of it that it depends on",
+    default="auto",
+    help="sequential: one segment after the other; halo: a part of the segment"
+    " on each device at the same time (on a CPU each core is one), every part"
+    " with the few tokens in front of it that it depends on; auto: halo where"
+    " there are several devices and chunks are not kept on one of them",
   )
   add_memory_flags(
     ways,

@@ -19,7 +19,7 @@ from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation.lengths import SampleCount, format_length
 from hsa_jax.evaluation.progress import Progress
 from hsa_jax.evaluation.results import ResultStore
-from hsa_jax.inference import HaloPrefill, Prefill, SegmentReader
+from hsa_jax.inference import SegmentReader, make_reader
 from hsa_jax.memory import Home, KvDtype, KvPlace
 from hsa_jax.models import LanguageModel
 from hsa_jax.parallel import replicated
@@ -31,6 +31,7 @@ AXIS = "data"  # of the mesh: segments and chunks are split over it
 class PrefillKind(enum.StrEnum):
   """How the lower decoder reads a context."""
 
+  AUTO = "auto"  # halo where there are several devices, else sequential
   SEQUENTIAL = "sequential"  # segment after segment, with window caches
   HALO = "halo"  # a segment on each device, with the tokens in front of it
 
@@ -45,7 +46,7 @@ class Settings:
     tasks: names of `--tasks`; empty: what each suite runs by itself.
     haystacks: kinds of filler of the needle tasks.
     needle: kind of value that is hidden.
-    segment: tokens per call of the prefill program.
+    segment: tokens per call of the prefill program, over all devices.
     batch: sequences read at the same time.
     seed: of all evaluation samples.
     assets: folder of files that were fetched for benchmarks.
@@ -134,12 +135,14 @@ class Session:
   @functools.cached_property
   def prefill(self) -> SegmentReader:
     """The compiled programs all suites share."""
-    sizes = {"batch": self.settings.batch, "segment": self.settings.segment}
-    if self.settings.prefill is PrefillKind.SEQUENTIAL:
-      return Prefill(self.model, **sizes)
-    windows = 1 if self.mesh is None else self.mesh.shape[AXIS]
-    return HaloPrefill(
-      self.model, **sizes, windows=windows, mesh=self.mesh, axis=AXIS
+    settings = self.settings
+    spread = settings.prefill is not PrefillKind.SEQUENTIAL
+    return make_reader(
+      self.model,
+      batch=settings.batch,
+      segment=settings.segment,
+      mesh=self.mesh if spread else None,
+      axis=AXIS,
     )
 
   def pending(self, job: Job) -> list[int]:

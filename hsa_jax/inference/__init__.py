@@ -2,7 +2,7 @@
 
 from hsa_jax.inference.decode import Decoder, prefill_decoder
 from hsa_jax.inference.generate import generate
-from hsa_jax.inference.halo import HaloPrefill, halo_length
+from hsa_jax.inference.halo import HaloPrefill, halo_length, make_reader
 from hsa_jax.inference.midway import Journal, Midway
 from hsa_jax.inference.sampling import Sampling
 from hsa_jax.inference.sequence import read_sequence
@@ -29,6 +29,7 @@ __all__ = [
   "first_token",
   "generate",
   "halo_length",
+  "make_reader",
   "prefill_decoder",
   "read_context",
   "read_sequence",

@@ -23,7 +23,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from hsa_jax.inference.stream import (
+  Prefill,
   PrefillOut,
+  SegmentReader,
   SegmentSource,
   Stretch,
   pad_tokens,
@@ -32,6 +34,37 @@ from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
 from hsa_jax.parallel import step_compiler_options
 from hsa_jax.types import ChunkBlock, WindowCache
+
+
+def make_reader(
+  model: LanguageModel,
+  *,
+  batch: int,
+  segment: int,
+  mesh: Mesh | None = None,
+  axis: str = "data",
+) -> SegmentReader:
+  """Reads `segment` tokens a call: split over the devices of a mesh, if any.
+
+  Args:
+    model: the language model.
+    batch: sequences per call.
+    segment: tokens per call; each device takes whole chunks of it.
+    mesh: devices to spread it over; None: segment after segment.
+    axis: the axis of the mesh.
+  """
+  if mesh is None:
+    return Prefill(model, batch=batch, segment=segment)
+  windows, hsa = mesh.shape[axis], model.cfg.hsa
+  chunk = hsa.chunk_size if hsa.num_groups else 1
+  return HaloPrefill(
+    model,
+    batch=batch,
+    segment=max(segment // (windows * chunk), 1) * chunk,
+    windows=windows,
+    mesh=mesh,
+    axis=axis,
+  )
 
 
 def halo_length(model: LanguageModel) -> int:
@@ -66,6 +99,7 @@ class HaloPrefill:
     segment: tokens per window, without its halo.
     windows: segments per call.
     halo: tokens that each window reads in front of its segment.
+    num_compilations: programs compiled so far: the head's, the windows'.
   """
 
   def __init__(
@@ -108,6 +142,7 @@ class HaloPrefill:
     self._head = jit_of_module(self._run_head)
     self._placed, self._body = None, jit_of_module(self._run_windows)
     self._pick = jax.jit(_pick)
+    self.num_compilations = 0
     if mesh is not None:
       whole = NamedSharding(mesh, P())
       self._placed = NamedSharding(mesh, P(axis))
@@ -178,6 +213,7 @@ class HaloPrefill:
   def _run_head(
     self, model: LanguageModel, tokens: Array, position: Array, count: Array
   ) -> PrefillOut:
+    self.num_compilations += 1  # Python runs once per trace
     carry = model.init_carry(self.batch)
     hidden, carry = model.lower(tokens, carry, position=position, count=count)
     return PrefillOut(carry, hidden, self._encode(model, hidden))

@@ -81,11 +81,13 @@ class SegmentReader(Protocol):
     model: the language model.
     batch: rows of a stretch.
     chunk_size: stretches begin at multiples of it; 1 without memory.
+    num_compilations: programs compiled so far.
   """
 
   model: LanguageModel
   batch: int
   chunk_size: int
+  num_compilations: int
 
   def stretches(self, begin: int, length: int) -> Iterator[Stretch]:
     """Calls that together cover the tokens `begin .. length - 1`."""

@@ -44,10 +44,16 @@ def _project(
 
 def _project_bwd(saved: tuple, grad: jax.Array) -> tuple:
   x, kernel = saved
-  transposed = jax.lax.platform_dependent(
+  # The narrow one of the two is transposed: less to move.
+  if x.shape[1] <= grad.shape[1]:
+    return grad @ kernel.T, _transpose(x) @ grad
+  return grad @ kernel.T, (_transpose(grad) @ x).T
+
+
+def _transpose(x: Float[Array, "M D"]) -> Float[Array, "D M"]:
+  return jax.lax.platform_dependent(
     x, cpu=_transpose_apart, default=jnp.transpose
   )
-  return grad @ kernel.T, transposed @ grad
 
 
 def _transpose_apart(x: jax.Array) -> jax.Array:
@@ -118,4 +124,26 @@ class GatedMlp(nnx.Module):
     self.down = make(mlp_dim, dim)
 
   def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
-    return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+    return self.down(swiglu(self.gate(x), self.up(x)))
+
+
+@jax.custom_vjp
+def swiglu(
+  gate: Float[Array, "*lead F"], up: Float[Array, "*lead F"]
+) -> Float[Array, "*lead F"]:
+  """`silu(gate) * up`, computed again for its derivative.
+
+  Kept for it are the two arguments alone: on a CPU writing the sigmoid and the
+  gate down takes longer than computing them twice.
+  """
+  return jax.nn.silu(gate) * up
+
+
+def _swiglu_bwd(saved: tuple, grad: jax.Array) -> tuple:
+  gate, up = saved
+  share = jax.nn.sigmoid(gate)
+  slope = share * (1 + gate * (1 - share))
+  return grad * up * slope, grad * gate * share
+
+
+swiglu.defvjp(lambda gate, up: (swiglu(gate, up), (gate, up)), _swiglu_bwd)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hsa_jax.models.layers import linear
+from hsa_jax.models.layers import linear, swiglu
 
 X = jax.random.normal(jax.random.key(0), (2, 5, 3))
 
 
+@pytest.mark.parametrize("out_dim", [4, 2])  # wider and narrower than X
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_projection_equals_a_product(dtype):
-  layer = linear(3, 4, scale=0.5, dtype=dtype, rngs=nnx.Rngs(0))
+def test_projection_equals_a_product(dtype, out_dim):
+  layer = linear(3, out_dim, scale=0.5, dtype=dtype, rngs=nnx.Rngs(0))
 
   def own(layer, x):
     return layer(x).astype(jnp.float32)
@@ -41,3 +42,22 @@ def test_projection_equals_a_product(dtype):
 def test_projection_of_no_tokens():
   layer = linear(3, 4, scale=0.5, dtype="float32", rngs=nnx.Rngs(0))
   assert layer(X[:, :0]).shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_swiglu_and_its_derivative(dtype):
+  gate, up, weight = (8 * X - 3, X[::-1], X + 1)
+
+  def loss(function):
+    def of(gate, up):
+      out = function(gate.astype(dtype), up.astype(dtype))
+      return jnp.sum(out.astype(jnp.float32) * weight)
+
+    return jax.value_and_grad(of, argnums=(0, 1))(gate, up)
+
+  got, want = loss(swiglu), loss(lambda gate, up: jax.nn.silu(gate) * up)
+  tolerance = 1e-5 if dtype == "float32" else 3e-2
+  for mine, plain in zip(
+    jax.tree.leaves(got), jax.tree.leaves(want), strict=True
+  ):
+    np.testing.assert_allclose(mine, plain, rtol=tolerance, atol=tolerance)
