@@ -41,8 +41,8 @@ from hsa_jax.evaluation.suite import Asked, asked_of, chosen_tasks, make_job
 _WITHOUT_FILES = ("vt", "fwe")
 # Lists of words are of another kind from here on, and need more room.
 _LONG_LISTS = 4096
-# With any tokenizer every sample fits into this many tokens.
-_ROOMY = 1 << 16
+# Every sample fits into this many bytes, so into as many tokens.
+_ROOMY = 1 << 15
 
 
 class Ruler:

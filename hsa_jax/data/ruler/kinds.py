@@ -70,9 +70,9 @@ class WordPairs:
     self._words = words
 
   def draw(self, rng: np.random.Generator, rows: int) -> Codes:
-    adjectives = rng.integers(len(self._words.adjectives), size=rows)
-    nouns = rng.integers(len(self._words.nouns), size=rows)
-    return np.stack([adjectives, nouns], axis=1).astype(np.int16)
+    counts = len(self._words.adjectives), len(self._words.nouns)
+    # A column lies in one piece: columns are what is worked on.
+    return np.stack([rng.integers(0, n, rows, np.int16) for n in counts]).T
 
   def text(self, codes: Int[np.ndarray, " codes"]) -> str:
     adjective, noun = codes
@@ -99,7 +99,7 @@ class Numbers:
 
   def draw(self, rng: np.random.Generator, rows: int) -> Codes:
     low = 10 ** (DIGITS - 1)
-    return rng.integers(low, 10 * low, (rows, 1)).astype(np.int32)
+    return rng.integers(low, 10 * low, (rows, 1), np.int32)
 
   def text(self, codes: Int[np.ndarray, " codes"]) -> str:
     return str(int(codes[0]))

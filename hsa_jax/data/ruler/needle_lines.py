@@ -121,7 +121,8 @@ class NeedleLines:
 
 def _other_than(key: Codes, keys: Codes) -> Codes:
   """`keys`, of which none is `key`: the last code of such a row is moved."""
-  same = (keys == key).all(axis=1)
+  same = np.flatnonzero(keys[:, 0] == key[0, 0])
+  same = same[(keys[same] == key).all(axis=1)]
   # The neighbour of a code is a code: the first has one above, others below.
   keys[same, -1] += np.where(keys[same, -1] == 0, 1, -1).astype(keys.dtype)
   return keys
