@@ -13,6 +13,7 @@ from hsa_jax.cli.memory_flags import (
   read_memory,
 )
 from hsa_jax.config import Haystack, Needle
+from hsa_jax.data.ruler.tasks import EssaySource
 from hsa_jax.evaluation import SUITES, FlagError, Settings
 from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.session import Diagnostics, PrefillKind
@@ -78,6 +79,8 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     batch=values.batch,
     seed=values.seed,
     diagnostics=choose("diagnostics", Diagnostics),
+    assets=values.assets,
+    essays=choose("essays", EssaySource),
     memory=memory.home,
     kv_dtype=memory.kv_dtype,
     kv_place=choose("kv-place", KvPlace),
@@ -138,6 +141,13 @@ def make_parser(description: str | None) -> Parser:
   add("--samples", default="20", help="per length; 20,256K:10 from 256K on 10")
   add("--haystack", default="text", help="text, noise")
   add("--needle", default="digits", help="digits or ids")
+  add("--assets", default="data/assets", help="files fetched for ruler")
+  add(
+    "--essays",
+    default="essay",
+    help="what ruler's essay tasks read: essay (RULER's, from --assets), or"
+    " essay_free (the held-out split of the token store)",
+  )
   add("--seed", type=int, default=0, help="of the samples")
   add(
     "--diagnostics",

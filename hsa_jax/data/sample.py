@@ -176,7 +176,8 @@ def cut_ring(
   start %= len(ring)
   if start + length <= len(ring):
     return ring[start : start + length]
-  return np.take(ring, np.arange(start, start + length), mode="wrap")
+  # `np.take(..., mode="wrap")` goes round once per period, for every token.
+  return ring[np.arange(start, start + length) % len(ring)]
 
 
 def check_range(start: int, stop: int, length: int) -> None:

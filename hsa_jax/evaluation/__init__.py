@@ -8,6 +8,7 @@ from hsa_jax.evaluation import (
   passkey,
   perplexity,
   remembrance,
+  ruler,
 )
 from hsa_jax.evaluation.compare import write_paired
 from hsa_jax.evaluation.lengths import FlagError
@@ -19,6 +20,7 @@ from hsa_jax.inference.stream import Prefill, receptive_field
 
 SUITES: tuple[Suite, ...] = (
   hsa_ruler.SUITE,
+  ruler.SUITE,
   babilong.SUITE,
   babilong.FORCED_SUITE,
   perplexity.SUITE,

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from hsa_jax.config import Config, Haystack, Needle
+from hsa_jax.data.ruler.tasks import EssaySource
 from hsa_jax.data.store import TokenStore
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation.lengths import SampleCount, format_length
@@ -56,6 +57,8 @@ class Settings:
     batch: sequences read at the same time.
     seed: of all evaluation samples.
     diagnostics: of retrieval; never changes an answer.
+    assets: folder of files that were fetched for benchmarks.
+    essays: what the essay tasks of RULER hide needles in.
     memory: where chunks live; every home gives the same answers.
     kv_dtype: how host and disk store keys and values; all but `computed` round.
     kv_place: where the sharded home keeps keys and values.
@@ -73,6 +76,8 @@ class Settings:
   batch: int = 1
   seed: int = 0
   diagnostics: Diagnostics = Diagnostics.BASIC
+  assets: str = "data/assets"
+  essays: EssaySource = EssaySource.ESSAY
   memory: Home = Home.HOST
   kv_dtype: KvDtype = KvDtype.COMPUTED
   kv_place: KvPlace = KvPlace.DEVICE
