@@ -269,7 +269,8 @@ def recalled_chunks(
   """
   if not groups:
     return None
-  return np.stack([hits(trace, gold) for trace in groups]).any(axis=(0, 2))
+  found = np.stack([hits(trace, gold)[:, 0] for trace in groups])
+  return np.asarray(found.any(axis=0))
 
 
 def summarise_forced(

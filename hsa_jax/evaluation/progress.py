@@ -46,7 +46,8 @@ class Progress:
     """Counts work that is done."""
     self.tokens += tokens
     self.samples += samples
-    self._mark()
+    if tokens:
+      self._mark()
     if self._bar is not None:
       self._bar.set_postfix_str(
         f"{self.samples}/{self._total_samples} samples", refresh=False
@@ -66,8 +67,7 @@ class Progress:
   def _mark(self) -> None:
     """Remembers the last seconds: short and long contexts differ in speed.
 
-    At least that many, however rare the marks: between two that follow at once,
-    as the last tokens of a sample and its end do, there is no speed.
+    At least that many, however rare the marks are.
     """
     now = time.monotonic()
     self._marks.append((now, self.tokens))

@@ -100,11 +100,11 @@ class RemembranceSuite:
 
   def describe(self, result: dict[str, Any]) -> str:
     reach = result["reach"]
-    beyond = "nowhere" if reach is None else f"{reach:,} tokens back"
+    small = "never" if reach is None else f"once {reach:,} tokens are kept"
     return (
       f"{NAME} {format_length(result['length'])}: {result['score']:.3f}"
-      f" [{result['ci_low']:.3f}, {result['ci_high']:.3f}] hangs on the first"
-      f" half; below 0.01 from {beyond}"
+      f" [{result['ci_low']:.3f}, {result['ci_high']:.3f}] at half the context,"
+      f" below 0.01 {small}"
     )
 
 

@@ -84,7 +84,7 @@ def want(memory, cfg, asking, golds):
       index = index[np.asarray(chosen.valid)[0, row, 0]]
       hit += bool(set(index.tolist()) & set(gold))
       for chunk in index:
-        bucket = (token // HSA.chunk_size - int(chunk)).bit_length() - 1
+        bucket = int(token // HSA.chunk_size - chunk).bit_length() - 1
         count[bucket] = count.get(bucket, 0) + 1
     place.append(best)
     found.append(hit)

@@ -64,6 +64,16 @@ def test_a_stall_does_not_hide_the_speed(clock):
   assert bar.line().endswith(" 20 tokens/s, ETA 7:30")
 
 
+def test_a_sample_that_takes_long_to_answer_does_not_stop_the_speed(clock):
+  """Its end is told long after its last tokens, without any more of them."""
+  bar = progress.Progress(total_tokens=10_000, total_samples=2)
+  clock[0] += 5
+  bar.advance(1_000)
+  clock[0] += 45
+  bar.advance(0, samples=1)
+  assert bar.line().endswith(" 20 tokens/s, ETA 7:30")
+
+
 def test_speed_recovers_soon_after_a_stall(clock):
   bar = progress.Progress(total_tokens=10**6, total_samples=2)
   clock[0] += 600
