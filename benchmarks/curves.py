@@ -8,7 +8,7 @@ import matplotlib.figure
 import matplotlib.ticker
 
 from hsa_jax.evaluation.lengths import format_length
-from hsa_jax.evaluation.plots import COLOURS, INK, MARKERS
+from hsa_jax.evaluation.plots.style import COLOURS, INK, MARKERS
 
 
 class Line(NamedTuple):

@@ -7,7 +7,7 @@ import curves
 import measure
 
 from hsa_jax.evaluation.lengths import format_length
-from hsa_jax.evaluation.report import table as markdown_table
+from hsa_jax.evaluation.pages import markdown_table
 
 TIMES = ("search_s", "search_floor_s", "read_s", "read_floor_s")
 

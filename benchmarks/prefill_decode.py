@@ -34,7 +34,7 @@ from flax import nnx
 
 from hsa_jax.config import HsaConfig, ModelConfig
 from hsa_jax.evaluation.lengths import FlagError, format_length, parse_lengths
-from hsa_jax.evaluation.report import table as markdown_table
+from hsa_jax.evaluation.pages import markdown_table
 from hsa_jax.inference import Prefill, prefill_decoder
 from hsa_jax.memory import Home, available, make_memory, plan_memory
 from hsa_jax.memory.layout import format_bytes

@@ -9,7 +9,7 @@ from hsa_jax.evaluation.pages.blocks import (
   Picture,
   Table,
 )
-from hsa_jax.evaluation.pages.markdown import render_markdown
+from hsa_jax.evaluation.pages.markdown import markdown_table, render_markdown
 from hsa_jax.evaluation.pages.page import render_page
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
   "Paragraph",
   "Picture",
   "Table",
+  "markdown_table",
   "render_markdown",
   "render_page",
 ]

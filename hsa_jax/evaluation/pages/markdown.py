@@ -28,13 +28,14 @@ def _render(block: Block) -> str:
     case Picture(file, caption):
       return f"![{caption}]({file})"
     case Table():
-      return _table(block)
+      rows = [[cell.text for cell in row] for row in block.rows]
+      return markdown_table(block.header, rows)
 
 
-def _table(table: Table) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """Columns are padded to the width of their longest cell."""
-  header = [_escape(name) for name in table.header]
-  rows = [[_escape(cell.text) for cell in row] for row in table.rows]
+  header = [_escape(name) for name in header]
+  rows = [[_escape(cell) for cell in row] for row in rows]
   widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
   def line(cells: Sequence[str]) -> str:
