@@ -96,8 +96,15 @@ def full_session(folder, **more):
   return make_session(folder, **FULL, **more)
 
 
-@pytest.mark.parametrize("cfg", [CFG, SHARED], ids=["all", "shared"])
-@pytest.mark.parametrize("most", [4096, 0], ids=["suffix", "whole"])
+@pytest.mark.parametrize(
+  "cfg, most",
+  [
+    pytest.param(CFG, 4096, id="suffix-all"),
+    pytest.param(SHARED, 4096, id="suffix-shared", marks=pytest.mark.slow),
+    pytest.param(CFG, 0, id="whole-all", marks=pytest.mark.slow),
+    pytest.param(SHARED, 0, id="whole-shared"),
+  ],
+)
 def test_forced_diagnostics_equal_dense_ones(tmp_path, monkeypatch, cfg, most):
   monkeypatch.setattr(forced, "MAX_SUFFIX", most)
   session = full_session(tmp_path, cfg=cfg, segment=20)
@@ -137,7 +144,13 @@ def check_reads(reads, memory, cfg, asking, golds):
       np.testing.assert_allclose(entry["weights"][i], weights, atol=1e-3)
 
 
-@pytest.mark.parametrize("cfg", [CFG, SHARED], ids=["all", "shared"])
+@pytest.mark.parametrize(
+  "cfg",
+  [
+    pytest.param(CFG, id="all", marks=pytest.mark.slow),
+    pytest.param(SHARED, id="shared"),
+  ],
+)
 def test_generated_diagnostics_equal_dense_ones(tmp_path, cfg):
   session = full_session(tmp_path, cfg=cfg, segment=20)
   job = make_job(LENGTH, 2)

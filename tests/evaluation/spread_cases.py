@@ -50,7 +50,17 @@ def spread(alone: Session, folder, ways: dict) -> Session:
   )
 
 
-@pytest.mark.parametrize("name", WAYS)
+def some_slow(names, *fast):
+  """All names; those that are not in `fast` are left to the slow tests."""
+  return [
+    pytest.param(name, marks=() if name in fast else pytest.mark.slow)
+    for name in names
+  ]
+
+
+@pytest.mark.parametrize(
+  "name", some_slow(WAYS, "sharded", "halo_disk", "halo_sharded_pinned")
+)
 def test_needles(alone, tmp_path, name):
   (job,) = hsa_ruler.SUITE.jobs(asked_of(alone))
   hsa_ruler.SUITE.run(alone, job)
@@ -67,7 +77,9 @@ def test_needles(alone, tmp_path, name):
       assert line[field] == want[line["sample"]][field]
 
 
-@pytest.mark.parametrize("name", ["sharded", "halo_host", "halo_sharded"])
+@pytest.mark.parametrize(
+  "name", some_slow(["sharded", "halo_host", "halo_sharded"], "halo_sharded")
+)
 def test_generation_and_diagnostics(alone, tmp_path, name):
   job = make_job(LENGTH, 2)
   prompts = [random_prompt(n, LENGTH - 9, max_new_tokens=9) for n in (0, 1)]

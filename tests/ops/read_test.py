@@ -94,7 +94,10 @@ def test_gather_tiles_equal_one_tile(monkeypatch):
   np.testing.assert_allclose(run(case, "gather"), whole, atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [2, 11, 12, 13])
+@pytest.mark.parametrize(
+  "length",
+  [2, 11, *(pytest.param(n, marks=pytest.mark.slow) for n in (12, 13))],
+)
 def test_causal_tiles_equal_one_tile(monkeypatch, length):
   monkeypatch.setattr(read, "DENSE_MIN_TILE", 4)
   case = read_case(length=length, chunk_size=3, chunks=4)
