@@ -96,7 +96,7 @@ def read_flags() -> argparse.Namespace:
   )
   parser.add_argument("--config", default="configs/quickstart.py")
   parser.add_argument("--out", default="benchmarks/results")
-  parser.add_argument("--repeats", type=int, default=7)
+  parser.add_argument("--repeats", type=int, default=25)
   parser.add_argument("--batch", type=int, default=1, help="rows of a segment")
   parser.add_argument(
     "--segment", type=int, default=DEFAULT_SEGMENT, help="its tokens"

@@ -21,7 +21,7 @@ def get_config():
     cfg.model,
     num_lower_layers=3,
     num_upper_layers=2,
-    mlp_dim=464,
+    mlp_dim=516,
     hsa=dataclasses.replace(cfg.model.hsa, num_groups=0),
   )
   return c.to_config_dict(dataclasses.replace(cfg, model=model))
