@@ -12,6 +12,7 @@ import pytest
 
 from hsa_jax import config as config_lib
 from hsa_jax.config import fields
+from hsa_jax.models.flops import count_parameters
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hsa_jax"
@@ -272,3 +273,13 @@ def test_config_survives_its_own_json():
   for path in CONFIG_FILES:
     cfg = load_config(path)
     assert config_lib.from_json(config_lib.to_json(cfg)) == cfg
+
+
+def test_the_control_has_the_parameters_of_the_quickstart():
+  model, control = (
+    load_config(ROOT / "configs" / f"{name}.py").model
+    for name in ("quickstart", "quickstart_swa")
+  )
+  size, other = (count_parameters(cfg).total for cfg in (model, control))
+  assert abs(other / size - 1) < 0.01
+  assert control.hsa.num_groups == 0
