@@ -20,9 +20,10 @@ from configs import quickstart
 from hsa_jax import config as c
 
 def get_config(arg=None):
-  short = quickstart.STAGES[0]
+  # With two slots the plateau lasts until step 240 or so.
+  short = dataclasses.replace(quickstart.STAGES[0], num_steps=500)
   longer = dataclasses.replace(
-    short, name="longer", num_steps=60, seq_len=512, batch_size=8
+    short, name="longer", num_steps=100, seq_len=512, batch_size=8
   )
   cfg = quickstart.build((short, longer))
   hsa = dataclasses.replace(cfg.model.hsa, top_k=2, num_groups={groups})
