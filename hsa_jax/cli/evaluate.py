@@ -32,7 +32,7 @@ from jax.sharding import Mesh
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
 from hsa_jax.cli.evaluate_flags import Arguments, make_parser, read_arguments
-from hsa_jax.cli.faults import FAULTS, explain_fault
+from hsa_jax.cli.faults import exit_code
 from hsa_jax.cli.flags import as_flag_errors
 from hsa_jax.config import Config, ConfigError, ModelConfig, config_hash
 from hsa_jax.data.build import ensure_store
@@ -93,27 +93,19 @@ class Subject(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit code."""
-  try:
+
+  def command() -> None:
     values = make_parser(__doc__).parse_args(argv)
     if values.report is not None or values.compare is not None:
-      return show(values)
-    evaluate(read_arguments(values))
-    return 0
-  except INPUT_ERRORS as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except FAULTS as error:
-    message = explain_fault(error)
-    if message is None:
-      raise
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print(
-      "stopped; finished samples are kept: run the same command to go on",
-      file=sys.stderr,
-    )
-    return 130
+      show(values)
+    else:
+      evaluate(read_arguments(values))
+
+  return exit_code(
+    command,
+    input_errors=INPUT_ERRORS,
+    stopped="stopped; finished samples are kept: run the same command to go on",
+  )
 
 
 def evaluate(arguments: Arguments) -> pathlib.Path:
@@ -165,7 +157,7 @@ def _plan(arguments: Arguments, subject: Subject, mesh: Mesh | None) -> Plan:
     return plan_room(settings, subject.cfg.model, longest, folder, mesh)
 
 
-def show(values: argparse.Namespace) -> int:
+def show(values: argparse.Namespace) -> None:
   """Makes and prints reports of results folders; evaluates nothing."""
   if values.report is not None and values.compare is not None:
     raise FlagError(["--report and --compare: give one of them at a time"])
@@ -176,11 +168,10 @@ def show(values: argparse.Namespace) -> int:
     print(write_paired(first, second, values.out or None))
     if values.out:
       print(f"report: {pathlib.Path(values.out) / 'compare.md'}")
-    return 0
+    return
   path = _remake(values.report or [], values.out)
   print(path.read_text(encoding="utf-8"))
   print(f"report: {path}")
-  return 0
 
 
 def _remake(folders: Sequence[str], out: str | None) -> pathlib.Path:

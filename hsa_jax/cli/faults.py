@@ -1,11 +1,47 @@
 """Faults of the machine, told as what to do about them."""
 
 import errno
+import sys
+from collections.abc import Callable
 
 import jax
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FAULTS = (OSError, MemoryError, jax.errors.JaxRuntimeError)
+
+
+def exit_code(
+  command: Callable[[], object],
+  *,
+  input_errors: tuple[type[Exception], ...],
+  stopped: str,
+) -> int:
+  """Runs a command to its end; tells what went wrong in one message.
+
+  Args:
+    command: returns when it has finished.
+    input_errors: whose text says what to correct.
+    stopped: told after a Ctrl-C.
+
+  Returns:
+    0 finished, 2 something to correct, 130 stopped. Other errors are bugs, and
+    pass through.
+  """
+  try:
+    command()
+    return 0
+  except input_errors as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except FAULTS as error:
+    message = explain_fault(error)
+    if message is None:
+      raise
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print(stopped, file=sys.stderr)
+    return 130
 
 
 def explain_fault(error: Exception) -> str | None:

@@ -31,7 +31,7 @@ from absl import logging
 
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
-from hsa_jax.cli.faults import FAULTS, explain_fault
+from hsa_jax.cli.faults import exit_code
 from hsa_jax.cli.flags import Parser, as_flag_errors
 from hsa_jax.cli.memory_flags import MemoryChoice, add_memory_flags, read_memory
 from hsa_jax.config import Config, ConfigError, ModelConfig, config_hash
@@ -94,22 +94,11 @@ class Subject(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  try:
-    arguments = read_arguments(_parser().parse_args(argv))
-    print(run(arguments))
-    return 0
-  except INPUT_ERRORS as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except FAULTS as error:
-    message = explain_fault(error)
-    if message is None:
-      raise
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("stopped; the same command goes on", file=sys.stderr)
-    return 130
+  return exit_code(
+    lambda: print(run(read_arguments(_parser().parse_args(argv)))),
+    input_errors=INPUT_ERRORS,
+    stopped="stopped; the same command goes on",
+  )
 
 
 def run(arguments: Arguments) -> str:
