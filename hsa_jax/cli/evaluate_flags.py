@@ -18,7 +18,6 @@ from hsa_jax.evaluation import SUITES, FlagError, Settings
 from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.session import Diagnostics, PrefillKind
 from hsa_jax.evaluation.suite import select_suites, task_names
-from hsa_jax.memory import Home, KvPlace
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
@@ -83,17 +82,11 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     essays=choose("essays", EssaySource),
     memory=memory.home,
     kv_dtype=memory.kv_dtype,
-    kv_place=choose("kv-place", KvPlace),
+    kv_place=memory.kv_place,
     prefill=choose("prefill", PrefillKind),
     babilong_facts=values.babilong_facts,
     babilong_books=values.babilong_books,
   )
-  if settings.kv_place is not KvPlace.DEVICE:
-    if settings.memory is not Home.SHARDED:
-      problems.append(
-        f"--kv-place={settings.kv_place} with --memory={settings.memory}: only"
-        " the sharded home has a choice; add --memory=sharded"
-      )
   if problems:
     raise FlagError(problems)
   workdir = values.workdir or str(pathlib.Path(values.checkpoint) / "eval")
@@ -217,10 +210,4 @@ def _add_ways(parser: Parser) -> None:
     homes="host (RAM), disk (in --workdir; least RAM, and a sample that was"
     " killed goes on where it was), device, sharded (over all devices), auto"
     " (the first of device or sharded, host, disk that fits)",
-  )
-  add(
-    "--kv-place",
-    default="device",
-    help="of keys and values with --memory=sharded: device, or pinned_host (in"
-    " RAM, read from there; only landmarks take memory of the devices)",
   )

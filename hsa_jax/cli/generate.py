@@ -30,6 +30,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import tqdm
 from absl import logging
@@ -42,7 +43,7 @@ from hsa_jax.cli.memory_flags import (
   add_memory_flags,
   read_memory,
 )
-from hsa_jax.config import ConfigError, ModelConfig
+from hsa_jax.config import ConfigError, MeshConfig, ModelConfig
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.text_stream import TextStream
 from hsa_jax.data.tokenizer import Tokenizer
@@ -58,8 +59,10 @@ from hsa_jax.memory import (
   ChunkMemory,
   Home,
   MemoryHomeError,
+  Placement,
   Plan,
   available,
+  check_placement,
   open_memory,
   plan_memory,
 )
@@ -78,7 +81,6 @@ INPUT_ERRORS = (
   DataError,
   MemoryHomeError,
 )
-HOMES = (Home.AUTO, Home.DEVICE, Home.HOST, Home.DISK)
 MAX_SEGMENT = 4096  # tokens; what two CPU cores keep in their caches
 
 
@@ -129,13 +131,16 @@ def run(arguments: Arguments) -> Speed:
   cfg, meta = read_metadata(folder)
   tokenizer = open_tokenizer(folder, cfg, meta)
   tokens = tokenizer.encode(arguments.prompt)[None]
-  plan = make_plan(arguments, cfg.model, tokens.shape[1])
+  devices = make_devices(arguments.memory)
+  plan = make_plan(arguments, cfg.model, tokens.shape[1], devices)
   print(plan, file=sys.stderr)
   parallel.enable_compilation_cache()
   model, _, _ = load_model(folder)
+  if devices is not None:
+    model = jax.device_put(model, parallel.replicated(devices.mesh))
   prefill = make_prefill(model, tokens.shape[1])
   prefill.warm_up()
-  with open_memory(plan, arguments.folder) as memory:
+  with open_memory(plan, arguments.folder, devices) as memory:
     start = time.perf_counter()
     decoder, prefill_s = read_prompt(prefill, tokens, memory)
     times = write_text(continuation(decoder, tokenizer, arguments), arguments)
@@ -143,7 +148,27 @@ def run(arguments: Arguments) -> Speed:
   return Speed(tokens.shape[1], prefill_s, first, rest)
 
 
-def make_plan(arguments: Arguments, model: ModelConfig, length: int) -> Plan:
+def make_devices(choice: MemoryChoice) -> Placement | None:
+  """All devices, if the chunks may be split over them.
+
+  Raises:
+    MemoryHomeError: if they lack the kind of memory asked for.
+  """
+  several = choice.home is Home.AUTO and jax.device_count() > 1
+  if choice.home is not Home.SHARDED and not several:
+    return None
+  mesh = parallel.make_mesh(MeshConfig())
+  placement = Placement(mesh, parallel.READ_AXIS, choice.kv_place)
+  check_placement(placement)
+  return placement
+
+
+def make_plan(
+  arguments: Arguments,
+  model: ModelConfig,
+  length: int,
+  devices: Placement | None,
+) -> Plan:
   """The home of the chunks of prompt and continuation, and what they take.
 
   Raises:
@@ -158,6 +183,8 @@ def make_plan(arguments: Arguments, model: ModelConfig, length: int) -> Plan:
       home=arguments.memory.home,
       free=available(arguments.folder),
       kv_dtype=arguments.memory.kv_dtype,
+      shards=1 if devices is None else devices.num_shards,
+      kv_place=arguments.memory.kv_place,
     )
 
 
@@ -267,7 +294,7 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     problems.append(f"--seed={values.seed}: must not be negative")
   memory = MemoryChoice()
   try:
-    memory = read_memory(values, HOMES)
+    memory = read_memory(values)
   except FlagError as error:
     problems += error.problems
   folder = values.memory_folder or tempfile.gettempdir()
@@ -355,8 +382,9 @@ def _parser() -> Parser:
   )
   add_memory_flags(
     parser,
-    homes="host (RAM), disk (in --memory-folder; least RAM), device, auto (the"
-    " first of device, host, disk that fits)",
+    homes="host (RAM), disk (in --memory-folder; least RAM), device, sharded"
+    " (over all devices), auto (the first of device or sharded, host, disk that"
+    " fits)",
   )
   add(
     "--memory-folder",

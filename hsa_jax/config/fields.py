@@ -177,6 +177,8 @@ class SourceConfig:
   needle: Needle = Needle.DIGITS  # of Task.NIAH
   num_needles: int = 1  # VT: variables; MQAR: pairs
   num_questions: int = 1  # needles asked for; VT: chains asked for
+  # VT: variables of a chain. The evaluation has 3; 1 is the way to learn it.
+  chain_length: int = field(default=3, metadata=ADDED_LATER)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -329,13 +329,21 @@ def _counts(source: SourceConfig) -> Iterator[str]:
       f" {needles}; task = 'mk_mq' asks for two in each question"
     )
   if source.task is Task.VT:
-    if needles < 3 or needles % 3:
+    each = source.chain_length
+    if each < 1:
+      yield f"chain_length = {each}: must be at least 1"
+    elif needles < each or needles % each:
       yield (
-        f"num_needles = {needles}: must be a multiple of 3; task = 'vt' has"
-        " chains of three variables"
+        f"num_needles = {needles}: must be a multiple of chain_length = {each},"
+        " the variables of a chain of task = 'vt'"
       )
-    elif not 1 <= asked <= needles // 3:
-      yield f"num_questions = {asked}: must be in 1..{needles // 3} chains"
+    elif not 1 <= asked <= needles // each:
+      yield f"num_questions = {asked}: must be in 1..{needles // each} chains"
+  elif source.chain_length != SourceConfig.chain_length:
+    yield (
+      f"chain_length = {source.chain_length}: only task = 'vt' has chains;"
+      " leave it out"
+    )
   if source.task in SINGLE_TASKS:
     for name, value in (("num_needles", needles), ("num_questions", asked)):
       if value != 1:

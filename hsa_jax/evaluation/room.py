@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from hsa_jax.config import MeshConfig, ModelConfig
 from hsa_jax.evaluation.results import identity
 from hsa_jax.evaluation.session import (
-  AXIS,
   Job,
   PrefillKind,
   Session,
@@ -31,7 +30,7 @@ from hsa_jax.memory import (
   make_memory,
   plan_memory,
 )
-from hsa_jax.parallel import make_mesh
+from hsa_jax.parallel import READ_AXIS, make_mesh
 
 FOLDER = "memory"  # of the disk home, in the results folder
 COMMIT_EVERY_S = 5.0  # of reading, the most that a kill costs the disk home
@@ -62,7 +61,7 @@ def plan_room(
     ValueError: if that home cannot store `settings.kv_dtype`, or cannot follow
       a prefill that runs on several devices.
   """
-  shards = 1 if mesh is None else mesh.shape[AXIS]
+  shards = 1 if mesh is None else mesh.shape[READ_AXIS]
   if settings.memory is Home.DEVICE and shards > 1:
     raise ValueError(
       f"--memory=device with --prefill=halo on {shards} devices: chunks come"
@@ -86,7 +85,7 @@ def plan_room(
 
 def _placement(settings: Settings, mesh: Mesh | None) -> Placement:
   assert mesh is not None, "the sharded home has its devices"
-  return Placement(mesh, AXIS, settings.kv_place)
+  return Placement(mesh, READ_AXIS, settings.kv_place)
 
 
 class DiskJournal:
@@ -195,6 +194,6 @@ class Room:
         "samples": list(numbers),
         "prefill": str(session.settings.prefill),
         "segment": session.settings.segment,
-        "devices": 1 if session.mesh is None else session.mesh.shape[AXIS],
+        "devices": 1 if session.mesh is None else session.mesh.shape[READ_AXIS],
       }
     )

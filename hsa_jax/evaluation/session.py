@@ -22,10 +22,9 @@ from hsa_jax.evaluation.results import ResultStore
 from hsa_jax.inference import SegmentReader, make_reader
 from hsa_jax.memory import Home, KvDtype, KvPlace
 from hsa_jax.models import LanguageModel
-from hsa_jax.parallel import replicated
+from hsa_jax.parallel import READ_AXIS, replicated
 
 T = TypeVar("T")
-AXIS = "data"  # of the mesh: segments and chunks are split over it
 
 
 class Diagnostics(enum.StrEnum):
@@ -155,7 +154,7 @@ class Session:
       batch=settings.batch,
       segment=settings.segment,
       mesh=self.mesh if spread else None,
-      axis=AXIS,
+      axis=READ_AXIS,
     )
 
   def pending(self, job: Job) -> list[int]:

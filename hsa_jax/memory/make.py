@@ -53,19 +53,23 @@ def make_memory(
 
 @contextlib.contextmanager
 def open_memory(
-  plan: Plan, folder: str | os.PathLike[str]
+  plan: Plan,
+  folder: str | os.PathLike[str],
+  placement: Placement | None = None,
 ) -> Iterator[ChunkMemory]:
   """An empty memory for one context; its file, if any, is gone at the end.
 
   Args:
-    plan: from `plan_memory`, for any home but the sharded one.
+    plan: from `plan_memory`.
     folder: where the disk home makes a folder of its own.
+    placement: devices of the sharded home.
 
   Raises:
+    ValueError: without the placement that the sharded home needs.
     MemoryHomeError: if the room is not there after all.
   """
   if plan.home is not Home.DISK:
-    yield make_memory(plan)
+    yield make_memory(plan, placement=placement)
     return
   with tempfile.TemporaryDirectory(prefix="chunks-", dir=folder) as own:
     memory = make_memory(plan, folder=own)

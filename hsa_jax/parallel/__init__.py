@@ -9,6 +9,7 @@ from hsa_jax.parallel.host import (
 from hsa_jax.parallel.mesh import (
   AXES,
   BATCH_AXES,
+  READ_AXIS,
   batch_sharding,
   initialize_distributed,
   make_mesh,
@@ -30,6 +31,7 @@ from hsa_jax.parallel.sharding import (
 __all__ = [
   "AXES",
   "BATCH_AXES",
+  "READ_AXIS",
   "RULES",
   "ShardingRow",
   "batch_sharding",

@@ -14,6 +14,7 @@ from hsa_jax.config import MeshConfig
 
 AXES = ("data", "fsdp", "context", "tensor")
 BATCH_AXES = ("data", "fsdp")  # a batch is split over both
+READ_AXIS = "data"  # a long context, its segments and chunks, is split over it
 
 
 def initialize_distributed() -> bool:

@@ -79,7 +79,7 @@ def test_greedy_text_is_that_of_the_full_forward_pass(ask, checkpoint):
 
 
 def test_every_home_gives_the_same_text(ask, tmp_path):
-  homes = ("host", "device", "disk", "auto")
+  homes = ("host", "device", "disk", "sharded", "auto")
   runs = [
     ask(
       "--no-stop-at-eos",
@@ -93,7 +93,9 @@ def test_every_home_gives_the_same_text(ask, tmp_path):
   assert len({out for _, out, _ in runs}) == 1
   # Chunks of the prompt and of what follows it, in one plan.
   chunks = (len(PROMPT) + NEW) // 8
-  named = ("host", "device", "disk", "device")
+  several = jax.device_count() > 1
+  named = ("host", "device", "disk", "sharded")
+  named += ("sharded" if several else "device",)
   for (_, _, err), home in zip(runs, named, strict=True):
     assert f"memory={home}: {chunks} chunks, " in err
   assert not list(tmp_path.iterdir())  # the file of the disk home is gone
@@ -149,9 +151,11 @@ def test_prompt_from_a_file_or_stdin(ask, tmp_path, monkeypatch):
     (["--checkpoint=/no/such/run"], "/no/such/run: no such folder"),
     (["--checkpoint="], "--checkpoint is missing"),
     (["--memory=dsk"], "did you mean 'disk'"),
-    (["--memory=host,disk"], "takes one of auto, device, host, disk"),
-    (["--memory=sharded"], "'sharded' is not one of auto, device, host, disk"),
+    (["--memory=host,disk"], "takes one of auto, device, sharded"),
+    (["--kv-place=pinned_host"], "add --memory=sharded"),
+    (["--memory=sharded", "--kv-place=ram"], "not one of device, pinned_host"),
     (["--memory=device", "--kv-dtype=int8"], "only host and disk store"),
+    (["--memory=sharded", "--kv-dtype=int8"], "only host and disk store"),
     (["--memory-folder=/no/such"], "--memory-folder=/no/such: no such folder"),
     (["--promt=x"], "--promt=x"),
   ],

@@ -183,8 +183,13 @@ def test_random_haystack_is_for_copying_only(task):
     ),
     (
       {"task": "vt", "num_needles": 4},
-      "num_needles = 4: must be a multiple of 3; task = 'vt' has chains of"
-      " three variables",
+      "num_needles = 4: must be a multiple of chain_length = 3, the variables"
+      " of a chain of task = 'vt'",
+    ),
+    ({"task": "vt", "chain_length": 0}, "chain_length = 0: must be at least 1"),
+    (
+      {"task": "niah", "chain_length": 2},
+      "chain_length = 2: only task = 'vt' has chains; leave it out",
     ),
     (
       {"task": "vt", "num_needles": 6, "num_questions": 3},
@@ -231,6 +236,7 @@ def test_source(fields, line):
   [
     {"task": "mk_mq", "num_needles": 6, "num_questions": 2},
     {"task": "vt", "num_needles": 6, "num_questions": 2},
+    {"task": "vt", "num_needles": 2, "num_questions": 2, "chain_length": 1},
     {
       "task": "mqar",
       "haystack": "random",

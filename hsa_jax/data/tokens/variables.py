@@ -3,10 +3,8 @@
 A chain starts with a number and hands it on twice. The question names the
 number, the answer all three names in the order of the chain. The form is that
 of RAMba's and HiLS's third task (two chains of three, one asked). A training
-row may ask for every chain, one after another.
+row may ask for every chain, one after another, and may have shorter chains.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,7 +26,6 @@ from hsa_jax.data.tokens.words import (
   number_bound,
 )
 
-CHAIN_LENGTH = 3
 _NEEDLE = ("|VAR", " =", "|")
 _QUESTION = (" Find all variables that are assigned the value", ". Answer:")
 _COMMA = ","
@@ -42,15 +39,16 @@ class VariableTask:
     """Tokenizes the templates part by part.
 
     Raises:
-      ValueError: `num_needles` (variables) is no multiple of three, or more
-        chains are asked for (`num_questions`) than there are.
+      ValueError: `num_needles` (variables) is no multiple of `chain_length`, or
+        more chains are asked for (`num_questions`) than there are.
     """
     count, asked = source.num_needles, source.num_questions
-    if count < CHAIN_LENGTH or count % CHAIN_LENGTH:
+    each = source.chain_length
+    if not 1 <= each <= count or count % each:
       raise ValueError(
-        f"num_needles = {count}: must be a multiple of {CHAIN_LENGTH}"
+        f"num_needles = {count}: must be a multiple of chain_length = {each}"
       )
-    self._chains = count // CHAIN_LENGTH
+    self._chains = count // each
     if not 1 <= asked <= self._chains:
       raise ValueError(
         f"num_questions = {asked}: must be in 1..{self._chains} chains"
@@ -78,7 +76,8 @@ class VariableTask:
     asked = rng.permutation(self._chains)[: source.num_questions].tolist()
     where = rng.random(len(names)).tolist()
     start = int(rng.random() * len(ring))
-    first = asked[0] * CHAIN_LENGTH
+    each = source.chain_length
+    first = asked[0] * each
     if depth is not None:
       where[first] = depth
     needles, tail = self._write(names, numbers, asked)
@@ -92,8 +91,8 @@ class VariableTask:
         for i in in_order(where)
       ],
       "chains": [
-        {"value": number, "names": names[i : i + CHAIN_LENGTH]}
-        for number, i in zip(numbers, _firsts(names), strict=True)
+        {"value": number, "names": names[i * each : (i + 1) * each]}
+        for i, number in enumerate(numbers)
       ],
       "asked": [numbers[chain] for chain in asked],
     }
@@ -114,16 +113,17 @@ class VariableTask:
     name_ids = [self._encode(" " + name) for name in names]
     number_ids = [self._encode(" " + number) for number in numbers]
     var, equals, end = self._needle
+    each = self._source.chain_length
     needles = []
     for i, name in enumerate(name_ids):
-      first = i % CHAIN_LENGTH == 0
-      value = number_ids[i // CHAIN_LENGTH] if first else name_ids[i - 1]
+      first = i % each == 0
+      value = number_ids[i // each] if first else name_ids[i - 1]
       needles.append(np.concatenate([var, name, equals, value, end]))
     tail = Tail()
     for chain in asked:
       tail.write(self._question[0], number_ids[chain], self._question[1])
-      first = chain * CHAIN_LENGTH
-      for i in range(first, first + CHAIN_LENGTH):
+      first = chain * each
+      for i in range(first, first + each):
         if i > first:
           tail.ask(self._comma)
         tail.ask(name_ids[i], needle=i, offset=len(var))
@@ -135,10 +135,11 @@ class VariableTask:
     name = name_bound(self._encode)
     number = number_bound(self._encode, _NUM_DIGITS, before=" ")
     fixed = sum(map(len, self._needle)) + name
-    later = CHAIN_LENGTH - 1
+    each = self._source.chain_length
+    later = each - 1
     chain = fixed + number + later * (fixed + name)
     question = sum(map(len, self._question)) + number
-    question += CHAIN_LENGTH * name + later * len(self._comma)
+    question += each * name + later * len(self._comma)
     return self._chains * chain + self._source.num_questions * question + 1
 
 
@@ -157,8 +158,3 @@ def after_last_comma(answer: Answer, tokenizer: Tokenizer) -> Answer:
     raise ValueError("the answer has no comma")
   rest = slice(int(found[-1]) + 1, None)
   return Answer(*(part[rest] for part in answer))
-
-
-def _firsts(names: Sequence[str]) -> range:
-  """Index of the first name of each chain."""
-  return range(0, len(names), CHAIN_LENGTH)

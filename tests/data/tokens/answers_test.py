@@ -50,6 +50,21 @@ def test_every_chain_and_every_key_may_be_asked_for():
   assert len(names) == len(set(names)) == 6
 
 
+def test_a_chain_of_one_is_asked_for_by_its_value():
+  source = SourceConfig(
+    task=Task.VT, num_needles=3, num_questions=2, chain_length=1
+  )
+  sample = draw(source)
+  text = TOKENIZER.decode(render(sample))
+  stated = dict(re.findall(r"\|VAR ([A-Z]{5}) = (\d{8})\|", text))
+  asked = re.findall(r"the value (\d{8})\. Answer: ([A-Z]{5})", text)
+  assert len(stated) == 3 and len(asked) == 2
+  assert all(stated[name] == value for value, name in asked)
+  chains = sample.describe()["chains"]
+  assert {c["names"][0]: c["value"] for c in chains} == stated
+  assert "," not in TOKENIZER.decode(sample.answer.gold)
+
+
 def test_variables_are_shuffled():
   orders = set()
   for seed in range(60):
@@ -180,7 +195,7 @@ def test_counts_that_do_not_fit_the_task():
   cases = {
     (Task.NIAH, 2, 3): "num_questions = 3: must be in 1..num_needles = 2",
     (Task.MK_MQ, 6, 3): "num_questions = 3: must be even",
-    (Task.VT, 5, 1): "num_needles = 5: must be a multiple of 3",
+    (Task.VT, 5, 1): "num_needles = 5: must be a multiple of chain_length = 3",
     (Task.VT, 6, 3): r"num_questions = 3: must be in 1\.\.2 chains",
     (Task.MQAR, 200, 1): r"num_needles = 200, .* 1\.\.128 keys",
   }

@@ -56,6 +56,7 @@ ALL = [
   SourceConfig(
     task=Task.VT, haystack=Haystack.NOISE, num_needles=6, num_questions=2
   ),
+  SourceConfig(task=Task.VT, num_needles=4, num_questions=3, chain_length=1),
   FWE,
   PASSKEY,
   MQAR,
