@@ -14,6 +14,7 @@ from typing import NamedTuple, SupportsIndex
 import grain
 import numpy as np
 
+from hsa_jax.config.convert import ConfigError
 from hsa_jax.config.fields import (
   Config,
   Haystack,
@@ -236,16 +237,23 @@ def question_lengths(cfg: Config, tokenizer: Tokenizer) -> dict[str, int]:
     by `"stage/source"` index, and by `"stage/mix"` with a synthetic mix; rows
     have one token more than `seq_len`. Sources that break another rule are
     left out.
+
+  Raises:
+    ConfigError: naming sources that this tokenizer has too few ids for.
   """
-  found = {}
+  found, problems = {}, []
   for i, stage in enumerate(cfg.data.stages):
     for j, source in enumerate(stage.sources):
       if source.task in MAKERS and not source_problem(source):
-        task = make_task(source, tokenizer)
-        found[f"{i}/{j}"] = task.min_length - 1
+        try:
+          found[f"{i}/{j}"] = make_task(source, tokenizer).min_length - 1
+        except ValueError as error:
+          problems.append(f"data.stages[{i}].sources[{j}]: {error}")
     if cfg.data.synthetic_mix > 0:
       tasks = [make_task(source, tokenizer) for source in SYNTHETIC]
       found[f"{i}/mix"] = max(task.min_length for task in tasks) - 1
+  if problems:
+    raise ConfigError(problems)
   return found
 
 

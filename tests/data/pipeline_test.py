@@ -7,6 +7,7 @@ import pytest
 
 from hsa_jax.config import (
   Config,
+  ConfigError,
   DataConfig,
   Haystack,
   Needle,
@@ -256,6 +257,16 @@ def test_least_lengths_are_what_validation_needs(store):
     short = _config((dataclasses.replace(row, seq_len=least - 1),))
     with pytest.raises(ValueError, match=f"needs {least} tokens"):
       validate(short, min_question_len=question_lengths(short, tokenizer))
+
+
+def test_a_source_that_the_tokenizer_cannot_spell_is_named():
+  """129 pairs are within the rules, but half of 256 bytes are keys."""
+  pairs = SourceConfig(
+    task=Task.MQAR, haystack=Haystack.RANDOM, num_needles=129
+  )
+  cfg = _config((dataclasses.replace(STAGES[0], sources=(pairs,)),))
+  with pytest.raises(ConfigError, match=r"sources\[0\]: num_needles = 129"):
+    question_lengths(cfg, load_tokenizer("byte"))
 
 
 def test_rows_are_those_of_version_1(store):
