@@ -25,6 +25,7 @@ from hsa_jax.data.shards import build_shards
 from hsa_jax.data.sources import Shares, source_of_corpus, source_of_rows
 from hsa_jax.data.store import Existing, TokenStore, build_store
 from hsa_jax.data.tokenizer import ByteTokenizer, load_tokenizer
+from hsa_jax.data.train_bpe import train_bpe
 
 from .helpers import make_text
 
@@ -188,6 +189,21 @@ def test_bytes_do_not_depend_on_the_processes(rows, tmp_path):
   build_shards(_rows(rows), BYTES, tmp_path / "three", workers=3)
   assert _bytes(tmp_path / "one") == _bytes(tmp_path / "three")
   assert not (tmp_path / "one" / "progress").exists()
+
+
+def test_any_tokenizer_goes_to_the_processes(rows, tmp_path):
+  file = tmp_path / "t.json"
+  file.write_text(train_bpe([make_text(4_000, 0)], vocab_size=300))
+  tokenizer = load_tokenizer(f"hf:{file}")
+  one = build_shards(_rows(rows), tokenizer, tmp_path / "one", workers=1)
+  build_shards(_rows(rows), tokenizer, tmp_path / "two", workers=2)
+  assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+  found = {
+    tokenizer.decode(ids) for split in SPLITS for ids in one.documents(split)
+  }
+  assert found == {make_text(40 + i, i) for i in range(NUM_ROWS)}
+  with pytest.raises(StoreError, match="made by tokenizer 'hf:"):
+    TokenStore.open(tmp_path / "one", BYTES.fingerprint)
 
 
 class Stop(BaseException):
