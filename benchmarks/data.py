@@ -120,6 +120,10 @@ class Consumption(NamedTuple):
   needed: float
   read: Rate
 
+  def cores_to_prepare(self, rate: Rate) -> float:
+    """That make tokens as fast as the whole pod consumes them."""
+    return self.needed * self.pod.hosts / rate.tokens_per_core_s
+
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Measures, prints, writes; returns the exit code."""
@@ -149,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ],
   }
   print(measure.describe_machine(report))
-  print(f"\n{prepared_table(prepared)}\n\n{consumed_table(consumed, args.mfu)}")
+  print(f"\n{prepared_table(prepared)}\n")
+  print(consumed_table(consumed, prepared[-1], args.mfu))
   print(measure.write_json(report, args.out, "data"))
   return 0
 
@@ -239,16 +244,20 @@ def prepared_table(rows: Sequence[Prepared]) -> str:
   return "\n".join([head, *lines])
 
 
-def consumed_table(rows: Sequence[Consumption], mfu: float) -> str:
-  """Needed and read tokens in columns."""
+def consumed_table(
+  rows: Sequence[Consumption], prepared: Prepared, mfu: float
+) -> str:
+  """Needed and read tokens in columns, and the cores that keep up."""
   head = (
-    f"config       pod        hosts  Mtokens/s per host at MFU {mfu:.2f}"
-    "  read, one core  times"
+    f"Mtokens/s of a host at MFU {mfu:.2f}; cores that prepare with"
+    f" {prepared.tokenizer} as fast as the pod reads\n"
+    "config       pod        hosts   needed  read, one core   times     cores"
   )
   lines = [
     f"{row.pod.config:12} {row.pod.chip}x{row.pod.chips:<6} {row.pod.hosts:5}"
-    f" {row.needed / 1e6:35.3f} {row.read.tokens_per_core_s / 1e6:15.1f}"
-    f" {row.read.tokens_per_core_s / row.needed:6.0f}"
+    f" {row.needed / 1e6:8.3f} {row.read.tokens_per_core_s / 1e6:15.1f}"
+    f" {row.read.tokens_per_core_s / row.needed:7.0f}"
+    f" {row.cores_to_prepare(prepared.rate):9.1f}"
     for row in rows
   ]
   return "\n".join([head, *lines])

@@ -34,7 +34,7 @@ from hsa_jax.data.folders import is_url, open_folder
 from hsa_jax.data.index import INDEX, PROGRESS
 from hsa_jax.data.progress import Progress
 from hsa_jax.data.readers import Format, guess_format
-from hsa_jax.data.shards import build_shards
+from hsa_jax.data.shards import build_shards, clear_progress
 from hsa_jax.data.sources import (
   DEFAULT_SHARES,
   Shares,
@@ -234,6 +234,7 @@ def _keep(
       f" {store.index['corpus']['name']!r}); choose another --out, or pass"
       " --replace to make it anew"
     )
+  clear_progress(folder)
   say(f"{request.out}: already there, same text and tokenizer: kept")
   return store
 

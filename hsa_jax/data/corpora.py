@@ -257,9 +257,16 @@ def _read_file(path: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-  """SHA-256 of a file, in hexadecimal."""
-  with path.open("rb") as f:
-    return hashlib.file_digest(f, "sha256").hexdigest()
+  """SHA-256 of a file, in hexadecimal.
+
+  Raises:
+    CorpusError: it cannot be read.
+  """
+  try:
+    with path.open("rb") as f:
+      return hashlib.file_digest(f, "sha256").hexdigest()
+  except OSError as e:
+    raise CorpusError(f"{path}: cannot be read: {e.strerror or e}") from e
 
 
 # --- Both -------------------------------------------------------------------

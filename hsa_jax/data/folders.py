@@ -21,7 +21,13 @@ def open_folder(path: str | os.PathLike) -> epath.Path:
   Raises:
     StoreError: a scheme that is not known or whose package is missing.
   """
-  folder = epath.Path(path)
+  try:
+    folder = epath.Path(path)
+  except KeyError as e:
+    raise StoreError(
+      f"{path}: no such kind of storage; give a local folder, or gs://, s3://"
+      " or az://"
+    ) from e
   if is_local(folder):
     return epath.Path(os.path.abspath(folder.expanduser()))
   try:
@@ -56,7 +62,11 @@ def digest_of(file: epath.Path) -> str | None:
 
 @contextlib.contextmanager
 def whole_file(file: epath.Path) -> Iterator[IO[bytes]]:
-  """A new file that has its name only once it is complete."""
+  """A new file; a local one has its name only once it is complete.
+
+  An object is there when it is closed, after an error too: what counts is
+  written after what it counts on.
+  """
   if not is_local(file):
     with file.open("wb") as f:
       yield f

@@ -8,12 +8,12 @@
                         finished shard
 
 A shard counts once its record is written, and its hash is compared before it is
-taken up. The header comes last. Local files appear under their names only when
-they are whole; object stores do that by themselves.
+taken up. The header comes last.
 """
 
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -96,12 +96,20 @@ def build_shards(
   index = _header(plan, tokenizer, entries)
   with told_faults(str(folder)):
     write_whole(folder / INDEX, index_bytes(index))
-    (folder / PROGRESS).rmtree()
-    for leftover in list(folder.glob("*.tmp-*")):
-      leftover.unlink()
+  clear_progress(folder)
   if is_local(folder):
     return TokenStore.open(path, tokenizer.fingerprint)
   return TokenStore.describe(folder, tokenizer.fingerprint)
+
+
+def clear_progress(folder: epath.Path) -> None:
+  """Removes what only an unfinished store needs; nothing depends on it."""
+  with contextlib.suppress(OSError):
+    if (folder / PROGRESS).exists():
+      (folder / PROGRESS).rmtree()
+    if is_local(folder):
+      for leftover in list(folder.glob("*.tmp-*")):
+        leftover.unlink()
 
 
 # --- Before and after -------------------------------------------------------

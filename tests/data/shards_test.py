@@ -6,6 +6,9 @@ import os
 
 import numpy as np
 import pytest
+from etils import epath
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
 
 from hsa_jax.config import (
   Config,
@@ -347,8 +350,57 @@ def test_an_empty_split_is_an_error(rows, tmp_path):
 def test_object_storage_that_cannot_be_reached_is_named(rows):
   with pytest.raises(StoreError, match=r"gs://.*gcsfs"):
     build_shards(_rows(rows), BYTES, "gs://bucket/store")
+  with pytest.raises(StoreError, match="no such kind of storage"):
+    build_shards(_rows(rows), BYTES, "ftp://host/store")
   with pytest.raises(StoreError, match="--copy_from=gs://bucket/store"):
     TokenStore.open("gs://bucket/store")
+
+
+class Bucket(MemoryFileSystem):
+  """Objects by name, without folders and without renaming."""
+
+  cachable = False
+  store = {}
+  pseudo_dirs = [""]
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return "/" + path.removeprefix("gs://").strip("/")
+
+  def mv(self, *args, **kwargs):
+    raise NotImplementedError
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+  found = Bucket()
+  found.store.clear()
+  patched = backend._FileSystemSpecBackend
+  monkeypatch.setattr(patched, "fs", lambda self, path: found)
+  return found
+
+
+def test_object_storage(rows, tmp_path, monkeypatch, bucket):
+  """Written, killed, resumed and copied; the same bytes as on a disk."""
+  source, url = _rows(rows), "gs://bucket/deep/store"
+  _killed_after(4, source, url, monkeypatch)
+  assert "/bucket/deep/store/progress/00003.json" in bucket.store
+  progress = Counting()
+  store = build_shards(source, BYTES, url, progress=progress)
+  assert progress.shards["kept"] == 4
+  build_shards(source, BYTES, tmp_path / "s")
+  assert store.index == TokenStore.open(tmp_path / "s").index
+  names = {name.rpartition("/")[2] for name in bucket.store}
+  assert names == set(_bytes(tmp_path / "s"))
+  copy_store(url, tmp_path / "c")
+  assert _bytes(tmp_path / "c") == _bytes(tmp_path / "s")
+  with pytest.raises(StoreError, match="already holds"):
+    build_shards(source, BYTES, url)
+
+
+def test_a_path_object_is_a_path(rows, tmp_path):
+  store = build_shards(_rows(rows), BYTES, epath.Path(tmp_path) / "s")
+  assert TokenStore.open(epath.Path(tmp_path) / "s").index == store.index
 
 
 # --- What is checked ---------------------------------------------------------
