@@ -251,10 +251,10 @@ def consumed_table(
   head = (
     f"Mtokens/s of a host at MFU {mfu:.2f}; cores that prepare with"
     f" {prepared.tokenizer} as fast as the pod reads\n"
-    "config       pod        hosts   needed  read, one core   times     cores"
+    "config       chips     hosts   needed  read, one core   times     cores"
   )
   lines = [
-    f"{row.pod.config:12} {row.pod.chip}x{row.pod.chips:<6} {row.pod.hosts:5}"
+    f"{row.pod.config:12} {row.pod.chips:4} {row.pod.chip:4} {row.pod.hosts:5}"
     f" {row.needed / 1e6:8.3f} {row.read.tokens_per_core_s / 1e6:15.1f}"
     f" {row.read.tokens_per_core_s / row.needed:7.0f}"
     f" {row.cores_to_prepare(prepared.rate):9.1f}"

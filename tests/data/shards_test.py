@@ -111,7 +111,7 @@ def test_held_out_rows_leave_the_training_text(rows, tmp_path):
   assert sum(s["left_out"] for s in store.index["shards"]) == 3
 
 
-def test_large_vocabulary_takes_fourcontents(rows, tmp_path):
+def test_large_vocabulary_takes_four_bytes(rows, tmp_path):
   tokenizer = ByteTokenizer()
   tokenizer.vocab_size, tokenizer.eos_id = 70_001, 70_000
   store = build_shards(source_of(rows), tokenizer, tmp_path / "s")
