@@ -36,7 +36,7 @@ NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --lengths=$(LENGTHS)
 
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
-  eval-32m test test-slow test-lm-eval lint bench bench-memory bench-decode clean
+  eval-32m test test-slow test-lm-eval lint bench bench-memory bench-decode bench-data clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
@@ -142,6 +142,11 @@ bench-memory: $(STAMP)  ## Search and read in every home of the memory.
 PRESET ?= tiny
 bench-decode: $(STAMP)  ## Prefill and decode beside full attention; GPU: PRESET=345m.
 	$(RUN) benchmarks/prefill_decode.py --preset=$(PRESET)
+
+TOKENIZERS ?= byte
+bench-data: $(STAMP)  ## Text to tokens to batches, beside what a pod's host eats.
+	$(MAKE) --no-print-directory quickstart-data
+	$(RUN) benchmarks/data.py --tokenizers=$(TOKENIZERS)
 
 clean:  ## Removes the environment and caches; keeps data/ and runs/.
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

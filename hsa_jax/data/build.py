@@ -1,17 +1,14 @@
 """From the data part of a configuration to an opened token store."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import tqdm
 
 from hsa_jax.config.fields import DataConfig
 from hsa_jax.data import corpora
 from hsa_jax.data.corpora import Corpus
 from hsa_jax.data.errors import StoreError
-from hsa_jax.data.store import INDEX, Existing, TokenStore, build_store
+from hsa_jax.data.index import INDEX, PROGRESS
+from hsa_jax.data.progress import Progress, say
+from hsa_jax.data.store import Existing, TokenStore, build_store
 from hsa_jax.data.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -25,7 +22,7 @@ def ensure_store(cfg: DataConfig) -> TokenStore:
     DataError: one line with the name of the thing and the fix.
   """
   tokenizer = load_tokenizer(cfg.tokenizer)
-  if (Path(cfg.store) / INDEX).is_file():
+  if any((Path(cfg.store) / name).exists() for name in (INDEX, PROGRESS)):
     store = TokenStore.open(cfg.store, tokenizer.fingerprint)
     check_corpus(store, cfg.corpus)
     return store
@@ -65,35 +62,7 @@ def make_store(
 ) -> TokenStore:
   """`build_store` with progress on standard error."""
   total = sum(d.num_bytes for d in corpus.documents)
-  with _progress(total) as advance:
+  with Progress(total) as progress:
     return build_store(
-      corpus, tokenizer, path, existing=existing, progress=advance
+      corpus, tokenizer, path, existing=existing, progress=progress.made
     )
-
-
-def say(line: str) -> None:
-  """One line of progress, on standard error."""
-  print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-  """A bar with the time left on a terminal, a line per tenth elsewhere."""
-  if sys.stderr.isatty():
-    with tqdm.tqdm(total=total, unit="B", unit_scale=True) as bar:
-      bar.set_description("tokenizing")
-      yield lambda num_bytes: _advance(bar, num_bytes)
-    return
-  done = 0
-
-  def advance(num_bytes: int) -> None:
-    nonlocal done
-    before, done = done, done + num_bytes
-    if total and 10 * before // total != 10 * done // total:
-      say(f"tokenized {done / 1e6:.1f} of {total / 1e6:.1f} MB")
-
-  yield advance
-
-
-def _advance(bar: tqdm.tqdm, num_bytes: int) -> None:
-  bar.update(num_bytes)

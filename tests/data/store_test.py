@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 
@@ -214,3 +215,28 @@ def test_ensure_makes_built_in_corpora(tmp_path, monkeypatch):
   first = ensure_store(cfg)
   assert ensure_store(cfg).index == first.index
   assert asked == ["sotu"]
+
+
+def test_one_file_stores_are_those_of_version_1(tmp_path):
+  """Hashed before there were shards: stored results name these files."""
+  make_store(tmp_path / "s")
+  found = {
+    p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+    for p in (tmp_path / "s").iterdir()
+  }
+  assert found == {
+    "index.json": (
+      "3fd17da75bb8f18bb10ef18a0191c4f4d638cf0fedba34d677e825d6ba5db640"
+    ),
+    "tokens.bin": (
+      "4430780b195e803728564004798e7751e419a54504500c8cc8c68ef9d0c723f8"
+    ),
+  }
+
+
+def test_documents_are_cut_where_they_end(tmp_path):
+  store = make_store(tmp_path / "s")
+  tokenizer = load_tokenizer("byte")
+  for split in corpora.SPLITS:
+    mine = [d.read() for d in make_corpus().documents if d.split == split]
+    assert [tokenizer.decode(ids) for ids in store.documents(split)] == mine

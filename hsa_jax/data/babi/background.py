@@ -1,7 +1,7 @@
 """Sentences of books as one ring of tokens: what BABILong hides facts in."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +86,7 @@ def store_background(
   Raises:
     DataError: no sentence in it.
   """
-  texts = map(tokenizer.decode, _documents(store, split))
+  texts = map(tokenizer.decode, store.documents(split))
   where = f"{store.path}: split {split!r}"
   return make_background(texts, tokenizer, where=where)
 
@@ -106,16 +106,6 @@ def folder_background(folder: str, tokenizer: Tokenizer) -> Background:
     )
   texts = map(_read, files)
   return make_background(texts, tokenizer, where=f"--babilong-books={folder}")
-
-
-def _documents(store: TokenStore, split: str) -> Iterator[np.ndarray]:
-  """Tokens of each document of a split, without eos."""
-  tokens = store.split(split)
-  first = store.index["splits"][split]["start"]
-  for entry in store.index["documents"]:
-    if entry["split"] == split:
-      start = entry["start"] - first
-      yield tokens[start : start + entry["length"]]
 
 
 def _read(file: Path) -> str:
