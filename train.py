@@ -127,6 +127,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 def run(arguments: Arguments) -> int:
   """Trains."""
   start_jax(arguments.cfg)
+  parallel.check_shared(arguments.workdir)
   announce(arguments.cfg)
   loop.train(arguments.cfg, workdir=arguments.workdir)
   return 0

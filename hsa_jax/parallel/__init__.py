@@ -37,6 +37,7 @@ from hsa_jax.parallel.sharding import (
   sharding_table,
   tree_shardings,
 )
+from hsa_jax.parallel.shared_folder import check_shared
 
 __all__ = [
   "AXES",
@@ -49,6 +50,7 @@ __all__ = [
   "ShardingRow",
   "StartError",
   "batch_sharding",
+  "check_shared",
   "describe_mesh",
   "enable_compilation_cache",
   "format_sharding_table",

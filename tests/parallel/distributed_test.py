@@ -21,6 +21,10 @@ from hsa_jax import parallel
 try:
   launch = parallel.read_launch(os.environ)
   rows = parallel.start(launch, facts={"configuration": sys.argv[1]})
+  for folder in sys.argv[2:]:
+    own = folder.replace("ID", str(launch.process_id))
+    parallel.check_shared(own, patience_s=1)
+    print("shared", folder)
 except parallel.StartError as error:
   sys.exit(f"refused: {error}")
 print("started", len(rows), sum(row.local_devices for row in rows))
@@ -96,8 +100,8 @@ def test_the_watchdog_rests_when_all_is_well():
   assert time.monotonic() - start_s < 20 and not said and not ended
 
 
-def run_together(*members: tuple[str, str, str], **environ: str):
-  """Exit code, output and errors of processes (id, number, fact)."""
+def run_together(*members: tuple[str, ...], **environ: str):
+  """Exit code, output and errors of processes (id, number, arguments)."""
   with socket.socket() as probe:
     probe.bind(("localhost", 0))
     address = f"localhost:{probe.getsockname()[1]}"
@@ -110,7 +114,7 @@ def run_together(*members: tuple[str, str, str], **environ: str):
   }
   workers = [
     subprocess.Popen(
-      [sys.executable, "-c", PROGRAM, fact],
+      [sys.executable, "-c", PROGRAM, *arguments],
       cwd=ROOT,
       env={
         **os.environ, **common,
@@ -118,7 +122,7 @@ def run_together(*members: tuple[str, str, str], **environ: str):
       },
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
-    for index, number, fact in members
+    for index, number, *arguments in members
   ]  # fmt: skip
   try:
     ends = [worker.communicate(timeout=600) for worker in workers]
@@ -146,6 +150,16 @@ def test_a_wrong_number_ends_every_process():
     assert "refused: the job cannot start" in err
     assert "JAX_NUM_PROCESSES = 3 in process 1" in err
     assert "configuration: x in process 0" in err
+
+
+def test_a_folder_of_each_host_alone_is_refused(tmp_path):
+  folders = ("x", f"{tmp_path}/one", f"{tmp_path}/of-ID")
+  for code, out, err in run_together(
+    ("0", "2", *folders), ("1", "2", *folders)
+  ):
+    assert code == 1 and f"shared {tmp_path}/one" in out, err[-3000:]
+    assert "process 0 writes is not seen by process 1" in err
+  assert not list((tmp_path / "one").iterdir())
 
 
 @pytest.mark.parametrize(
