@@ -138,7 +138,8 @@ def num_slices(devices: Sequence[Any]) -> int:
   """
   if devices[0].platform != "tpu":
     return 1
-  sizes = Counter(device.slice_index for device in devices)
+  # Where there is one slice, its devices need not number it.
+  sizes = Counter(getattr(device, "slice_index", 0) for device in devices)
   if len(set(sizes.values())) > 1:
     text = ", ".join(f"slice {i}: {n}" for i, n in sorted(sizes.items()))
     raise ConfigError(
