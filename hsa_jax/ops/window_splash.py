@@ -105,7 +105,8 @@ def _attend(
     used = (jnp.arange(columns) >= first_valid).astype(jnp.int32)
     segments = kernels.SegmentIds(jnp.ones(rows, jnp.int32), used)
   kernel = _make_kernel(query.shape[1], rows, columns, window, past, interpret)
-  out = jax.vmap(kernel, in_axes=(0, 0, 0, None))(query, keys, values, segments)
+  each = jax.vmap(kernel, in_axes=(0, 0, 0, None))
+  out = jnp.asarray(each(query, keys, values, segments))
   return out[:, :, :length].swapaxes(1, 2)
 
 

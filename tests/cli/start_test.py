@@ -5,7 +5,6 @@ import runpy
 import pytest
 
 from hsa_jax.cli import evaluate
-
 from tests.training.helpers import ROOT, make_config, make_store, write_config
 
 # Raised by ml_collections, where it reads a config file.
