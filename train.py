@@ -19,6 +19,9 @@ continues from the newest checkpoint in --workdir, to the same bits.
 Watch:    tensorboard --logdir=DIR     or read DIR/metrics.jsonl
 Evaluate: python eval.py --checkpoint=DIR
 
+Several processes: launch/ has a script for TPU pods, SLURM and GKE; all end
+in this command, and docs/launching.md says what to do when it does not start.
+
 On a CPU each core is a device, as far as the batch divides; JAX_NUM_CPU_DEVICES
 overrides. Compiled programs are kept in ~/.cache/hsa_jax
 (JAX_COMPILATION_CACHE_DIR).
@@ -26,6 +29,7 @@ Exit codes: 0 finished, 1 diverged, 2 something to correct in the input,
 130 and 143 stopped by Ctrl-C or SIGTERM after saving.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,7 +39,13 @@ from absl import flags, logging
 
 from hsa_jax import parallel
 from hsa_jax.cli import config_flag
-from hsa_jax.config import Config, ConfigError, fits_devices, validate
+from hsa_jax.config import (
+  Config,
+  ConfigError,
+  config_hash,
+  fits_devices,
+  validate,
+)
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.pipeline import question_lengths
 from hsa_jax.data.tokenizer import load_tokenizer
@@ -50,6 +60,7 @@ INPUT_ERRORS = (
   DataError,
   WorkdirError,
   CheckpointError,
+  parallel.StartError,
 )
 
 
@@ -116,6 +127,8 @@ def _define_flags(values: flags.FlagValues) -> None:
 def run(arguments: Arguments) -> int:
   """Trains."""
   start_jax(arguments.cfg)
+  parallel.check_shared(arguments.workdir)
+  announce(arguments.cfg)
   loop.train(arguments.cfg, workdir=arguments.workdir)
   return 0
 
@@ -123,16 +136,27 @@ def run(arguments: Arguments) -> int:
 def check(arguments: Arguments) -> int:
   """Prints what the run would be."""
   start_jax(arguments.cfg)
-  print(report.describe(arguments.cfg))
+  text = report.describe(arguments.cfg)
+  if jax.process_index() == 0:
+    print(text)
   return 0
+
+
+def announce(cfg: Config) -> None:
+  """On a pod, says once where every parameter lives; elsewhere see --check."""
+  pod = jax.process_count() > 1 or jax.default_backend() != "cpu"
+  if pod and jax.process_index() == 0:
+    print(report.placement(cfg), file=sys.stderr, flush=True)
 
 
 def start_jax(cfg: Config) -> None:
   """Joins the job's processes, then checks the mesh against the devices."""
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
   parallel.enable_compilation_cache()
-  if not parallel.initialize_distributed():
+  launch = parallel.read_launch(os.environ)
+  if launch.cluster is parallel.Cluster.ALONE:
     parallel.prepare_host(lambda count: fits_devices(cfg, count))
+  parallel.start(launch, facts={"configuration": config_hash(cfg)})
   validate(cfg, num_devices=jax.device_count())
 
 

@@ -20,6 +20,7 @@ memory; finished samples are kept), 130 stopped.
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -76,6 +77,7 @@ INPUT_ERRORS = (
   ConfigError,
   DataError,
   MemoryHomeError,
+  parallel.StartError,
 )
 
 
@@ -112,6 +114,7 @@ def evaluate(arguments: Arguments) -> pathlib.Path:
   """Measures everything asked for; returns the path of the report."""
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not use.
   # Before a checkpoint is opened, which starts JAX.
+  parallel.require_alone(os.environ, "eval.py")
   parallel.prepare_host(lambda count: _spreads(arguments.settings))
   subject = find_subject(arguments)
   check_writable(arguments.workdir)

@@ -163,7 +163,7 @@ class ModelConfig:
   tie_embeddings: bool = True
   compute_dtype: str = "float32"  # float32 | bfloat16, of matrix products
   remat: Remat = Remat.NONE
-  window_implementation: str = "auto"  # auto | reference | banded
+  window_implementation: str = "auto"  # auto | reference | banded | splash
   hsa: HsaConfig = field(default_factory=HsaConfig)
 
 

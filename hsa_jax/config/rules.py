@@ -16,6 +16,7 @@ from hsa_jax.config.fields import (
   StageConfig,
   Task,
 )
+from hsa_jax.config.window_rules import window_problems
 
 # Tasks whose filler is random ids, and tasks with one question of one thing.
 RANDOM_TASKS = (
@@ -32,7 +33,7 @@ SINGLE_TASKS = (
   Task.INDUCTION,
 )
 IMPLEMENTATIONS = {
-  "model.window_implementation": ("auto", "reference", "banded"),
+  "model.window_implementation": ("auto", "reference", "banded", "splash"),
   "model.hsa.implementation": ("auto", "reference", "dense", "gather"),
   "model.compute_dtype": ("float32", "bfloat16"),
 }
@@ -62,6 +63,7 @@ def validate(
     *_model(cfg.model),
     *_hsa(cfg.model, cfg.model.hsa),
     *_training(cfg),
+    *window_problems(cfg),
     *_stages(cfg, min_question_len or {}),
     *_mesh(cfg, num_devices),
     *_vocabulary(cfg, tokenizer_vocab_size),

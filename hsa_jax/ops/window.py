@@ -1,13 +1,25 @@
 """Sliding-window attention with `W` keys per query, its own included."""
 
+import functools
+import sys
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.ops import reference
 from hsa_jax.ops.softmax import joint_softmax
+from hsa_jax.ops.window_splash import TILE, splash_window
 
-IMPLEMENTATIONS = ("reference", "banded")
+IMPLEMENTATIONS = ("reference", "banded", "splash")
+
+
+class Choice(NamedTuple):
+  """An implementation, and why it."""
+
+  name: str
+  reason: str
 
 
 def window_attention(
@@ -32,29 +44,98 @@ def window_attention(
     window: W, static.
     limit: traced number of keys in use, at most W, for a schedule of W.
     first_valid: keys before this index are empty cache slots.
-    implementation: auto | reference | banded.
+    implementation: auto | reference | banded | splash. On accelerators the
+      choice is printed once, with its reason.
 
   Returns:
     Head outputs in the dtype of `query`.
 
   Raises:
-    ValueError: for an unknown implementation.
+    ValueError: for an unknown implementation, or one that cannot do this.
 
-  Cost: banded 4*N*H*(W + block) operations per token, no [T, U] array.
+  Cost: banded 4*N*H*(W + block) operations per token, no [T, U] array; splash
+  rounds T up to a multiple of 128, and writes no logits to memory.
   """
-  if implementation == "auto":
-    implementation = "banded"
-  if implementation not in IMPLEMENTATIONS:
-    names = ", ".join(IMPLEMENTATIONS)
-    raise ValueError(f"implementation {implementation!r}: use one of {names}")
-  if implementation == "banded":
+  platform = _platform()
+  choice = choose_window(
+    implementation,
+    platform=platform,
+    length=query.shape[1],
+    has_limit=limit is not None,
+  )
+  if platform != "cpu":
+    _say_once(choice)
+  if choice.name == "banded":
     return _banded(query, keys, values, window, limit, first_valid)
+  if choice.name == "splash":
+    return splash_window(
+      query,
+      keys,
+      values,
+      window=window,
+      first_valid=first_valid,
+      interpret=platform != "tpu",
+    )
   if first_valid is not None:
     raise ValueError("the reference window takes no cache")
   out = reference.window_attention(
     query, keys, values, window=window if limit is None else limit
   )
   return out.astype(query.dtype)
+
+
+def choose_window(
+  implementation: str, *, platform: str, length: int, has_limit: bool
+) -> Choice:
+  """What `window_attention` runs.
+
+  Args:
+    implementation: what was asked for.
+    platform: cpu | gpu | tpu.
+    length: T, queries of a call.
+    has_limit: whether a schedule narrows the window.
+
+  Raises:
+    ValueError: naming what asked for it, and what to use instead.
+  """
+  if implementation != "auto" and implementation not in IMPLEMENTATIONS:
+    names = ", ".join(IMPLEMENTATIONS)
+    raise ValueError(f"implementation {implementation!r}: use one of {names}")
+  if implementation == "splash":
+    if has_limit:
+      raise ValueError(
+        "window_implementation = 'splash': its window is fixed, and"
+        " train.window_schedule narrows it; use 'auto' or 'banded'"
+      )
+    if platform == "gpu":
+      raise ValueError(
+        "window_implementation = 'splash': a kernel for TPUs, and this is a"
+        " gpu; use 'auto' or 'banded'"
+      )
+  if implementation != "auto":
+    return Choice(implementation, "asked for")
+  if platform != "tpu":
+    return Choice("banded", f"splash is for TPUs, this is a {platform}")
+  if has_limit:
+    return Choice("banded", "train.window_schedule narrows the window")
+  if length < TILE:
+    return Choice(
+      "banded", f"fewer queries than a tile of {TILE}, as in decode"
+    )
+  return Choice("splash", "a TPU, a fixed window")
+
+
+def _platform() -> str:
+  """Of the mesh in use: a program may be compiled for devices not here."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device is not None else jax.default_backend()
+
+
+@functools.cache
+def _say_once(choice: Choice) -> None:
+  if jax.process_index() == 0:
+    text = f"window attention: {choice.name} ({choice.reason})"
+    print(text, file=sys.stderr, flush=True)
 
 
 def band_length(window: int) -> int:

@@ -1,20 +1,30 @@
-"""Device mesh, the sharding table, the compilation cache."""
+"""Start of processes, device mesh, sharding table, compilation cache."""
 
 from hsa_jax.parallel.cache import enable_compilation_cache
+from hsa_jax.parallel.distributed import Process, start
 from hsa_jax.parallel.host import (
   keep_freed_memory,
   prepare_host,
   step_compiler_options,
+)
+from hsa_jax.parallel.launch import (
+  Cluster,
+  Launch,
+  StartError,
+  read_launch,
+  require_alone,
 )
 from hsa_jax.parallel.mesh import (
   AXES,
   BATCH_AXES,
   READ_AXIS,
   batch_sharding,
-  initialize_distributed,
+  describe_mesh,
   make_mesh,
   mesh_shape,
+  num_slices,
   place_batch,
+  slice_shape,
 )
 from hsa_jax.parallel.sharding import (
   RULES,
@@ -27,27 +37,38 @@ from hsa_jax.parallel.sharding import (
   sharding_table,
   tree_shardings,
 )
+from hsa_jax.parallel.shared_folder import check_shared
 
 __all__ = [
   "AXES",
   "BATCH_AXES",
+  "Cluster",
+  "Launch",
+  "Process",
   "READ_AXIS",
   "RULES",
   "ShardingRow",
+  "StartError",
   "batch_sharding",
+  "check_shared",
+  "describe_mesh",
   "enable_compilation_cache",
   "format_sharding_table",
-  "initialize_distributed",
   "keep_freed_memory",
   "leaf_name",
   "make_mesh",
   "mesh_shape",
   "named_leaves",
+  "num_slices",
   "partition_spec",
   "place_batch",
   "prepare_host",
+  "read_launch",
   "replicated",
+  "require_alone",
   "sharding_table",
+  "slice_shape",
+  "start",
   "step_compiler_options",
   "tree_shardings",
 ]

@@ -133,9 +133,7 @@ def format_sharding_table(tree: Any, mesh: Mesh) -> str:
   """The table as text, with the bytes per device at the foot."""
   rows = list(sharding_table(tree, mesh))
   width = max([len(row.name) for row in rows] + [9])
-  sizes = " x ".join(f"{axis}={n}" for axis, n in mesh.shape.items())
-  lines = [f"mesh {sizes} ({mesh.devices.flat[0].device_kind})"]
-  lines.append(f"{'parameter':{width}}  {'shape':20} {'axes':28} bytes/device")
+  lines = [f"{'parameter':{width}}  {'shape':20} {'axes':28} bytes/device"]
   for row in rows:
     shape = "x".join(map(str, row.shape)) or "scalar"
     axes = ", ".join("-" if a is None else str(a) for a in row.spec)

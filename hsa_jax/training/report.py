@@ -13,6 +13,7 @@ from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import count_parameters, training_flops_per_token
 from hsa_jax.parallel import (
   batch_sharding,
+  describe_mesh,
   format_sharding_table,
   make_mesh,
   sharding_table,
@@ -34,18 +35,41 @@ def describe(cfg: Config) -> str:
   Args:
     cfg: validated, for the devices of this process.
   """
+  mesh, tx, state = _placed(cfg)
+  sections = [
+    "\n".join(_parameters(cfg)),
+    "\n".join(_work(cfg)),
+    "\n".join(_memory(cfg, state, tx, mesh)),
+    _placement(state, mesh),
+  ]
+  return "\n\n".join(sections)
+
+
+def placement(cfg: Config) -> str:
+  """Where everything lives: the mesh, then one line per parameter.
+
+  Args:
+    cfg: validated, for the devices of this job. Allocates and compiles nothing.
+  """
+  mesh, _, state = _placed(cfg)
+  return _placement(state, mesh)
+
+
+def _placed(cfg: Config) -> tuple[Mesh, Any, TrainState]:
   mesh = make_mesh(cfg.mesh)
   tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
   state = abstract_state(
     lambda rngs: LanguageModel(cfg.model, rngs=rngs), tx, mesh=mesh
   )
-  sections = [
-    "\n".join(_parameters(cfg)),
-    "\n".join(_work(cfg)),
-    "\n".join(_memory(cfg, state, tx, mesh)),
-    format_sharding_table(state.model, mesh),
-  ]
-  return "\n\n".join(sections)
+  return mesh, tx, state
+
+
+def _placement(state: TrainState, mesh: Mesh) -> str:
+  optimizer = _bytes({"opt_state": state.opt_state}, mesh)
+  return (
+    f"{describe_mesh(mesh)}\n{format_sharding_table(state.model, mesh)}\n"
+    f"optimizer, placed by the same table: {optimizer:,} bytes/device"
+  )
 
 
 def _parameters(cfg: Config) -> Iterator[str]:

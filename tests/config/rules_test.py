@@ -127,7 +127,12 @@ def test_schedule_of_the_window():
     "train.window_schedule = ((0, 64), (10, 513)): values must be in 1..512"
     " (model.window_size)"
   ]
-  validate(from_dict({"train": {"window_schedule": ((0, 64), (10, 512))}}))
+  good = {"train": {"window_schedule": ((0, 64), (10, 512))}}
+  validate(from_dict(good))
+  splash = {"model": {"window_implementation": "splash"}}
+  validate(from_dict(splash))
+  (line,) = broken({**good, **splash})
+  assert line.startswith("model.window_implementation = 'splash': its window")
 
 
 @pytest.mark.parametrize(

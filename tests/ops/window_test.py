@@ -88,5 +88,5 @@ def test_a_limit_narrows_the_window():
 
 
 def test_unknown_implementation_is_an_error():
-  with pytest.raises(ValueError, match="use one of reference, banded"):
+  with pytest.raises(ValueError, match="use one of reference, banded, splash"):
     window_attention(*inputs(4), window=2, implementation="flash")

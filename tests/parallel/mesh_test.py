@@ -1,15 +1,19 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from hsa_jax.config import MeshConfig
+from hsa_jax.config import ConfigError, MeshConfig
 from hsa_jax.parallel import (
   AXES,
+  describe_mesh,
   enable_compilation_cache,
   make_mesh,
   mesh_shape,
   place_batch,
+  slice_shape,
 )
 
 
@@ -54,3 +58,107 @@ def test_cache_folder_that_cannot_be_made_is_no_reason_to_stop(tmp_path):
   before = jax.config.jax_compilation_cache_dir
   assert enable_compilation_cache(str(tmp_path / "file" / "cache")) == ""
   assert jax.config.jax_compilation_cache_dir == before
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeChip:
+  """One TPU v5e chip as `mesh_utils` looks at it."""
+
+  id: int
+  coords: tuple[int, int, int]
+  slice_index: int
+  process_index: int
+  platform: str = "tpu"
+  device_kind: str = "TPU v5 lite"
+  core_on_chip: int = 0
+
+
+def slices(count: int, side: int) -> list[FakeChip]:
+  """Square slices of `side` x `side` chips, hosts of 2 x 2."""
+  hosts = side // 2
+  return [
+    FakeChip(
+      id=(s * side + x) * side + y,
+      coords=(x, y, 0),
+      slice_index=s,
+      process_index=(s * hosts + x // 2) * hosts + y // 2,
+    )
+    for s in range(count)
+    for x in range(side)
+    for y in range(side)
+  ]
+
+
+@pytest.mark.parametrize(
+  ("cfg", "fix"),
+  [
+    (MeshConfig(fsdp=3), "nearest: mesh.fsdp = 2"),
+    (MeshConfig(tensor=16), "nearest: mesh.tensor = 8"),
+    (MeshConfig(data=2), "nearest: mesh.data = 8"),
+    (MeshConfig(data=2, fsdp=2, tensor=4), "nearest: mesh.data = 1"),
+    (MeshConfig(data=3, fsdp=5), "set one axis to -1"),
+  ],
+)
+def test_a_mesh_that_does_not_fit_names_the_nearest_that_does(cfg, fix):
+  with pytest.raises(ConfigError, match="does not fit 8 devices; .*" + fix):
+    mesh_shape(cfg, 8)
+
+
+@pytest.mark.parametrize(
+  ("shape", "count", "inner", "outer"),
+  [
+    ((8, 1, 1, 1), 2, (4, 1, 1, 1), (2, 1, 1, 1)),
+    ((2, 16, 1, 1), 2, (1, 16, 1, 1), (2, 1, 1, 1)),
+    ((1, 32, 1, 1), 2, (1, 16, 1, 1), (1, 2, 1, 1)),
+    ((2, 8, 1, 4), 4, (1, 4, 1, 4), (2, 2, 1, 1)),
+    ((6, 4, 2, 1), 12, (1, 2, 2, 1), (6, 2, 1, 1)),
+  ],
+)
+def test_slices_go_to_data_then_fsdp(shape, count, inner, outer):
+  assert slice_shape(shape, count) == (inner, outer)
+  assert tuple(np.multiply(inner, outer)) == shape
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 32), (1, 3, 1, 4), (3, 1, 4, 1)])
+def test_slices_that_only_tensor_could_cross_are_refused(shape):
+  with pytest.raises(
+    ConfigError, match="over 2 slices: set mesh.data to a mul"
+  ):
+    slice_shape(shape, 2)
+
+
+def test_only_data_leaves_its_slice():
+  mesh = make_mesh(MeshConfig(data=4, fsdp=4, tensor=2), devices=slices(2, 4))
+  of = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+  assert mesh.devices.shape == (4, 4, 1, 2)
+  assert (of[:2] == 0).all() and (of[2:] == 1).all()
+  assert len({d.id for d in mesh.devices.flat}) == 32
+  text = describe_mesh(mesh).splitlines()
+  assert text[0] == (
+    "mesh data=4 x fsdp=4 x context=1 x tensor=2 on 32 devices (TPU v5 lite),"
+    " 8 processes, 2 slices"
+  )
+  assert (
+    text[1] == "  data        4  across slices, over the data-centre network"
+  )
+  assert [line.split()[0] for line in text[1:]] == ["data", "fsdp", "tensor"]
+
+
+@pytest.mark.parametrize(
+  "cfg", [MeshConfig(1, 8, 1, 2), MeshConfig(2, 2, 2, 2), MeshConfig(16)]
+)
+def test_any_sizes_lie_on_a_torus(cfg):
+  """(1, 8, 1, 2) divides no single dimension of 4 x 4."""
+  mesh = make_mesh(cfg, devices=slices(1, 4))
+  assert {device.id for device in mesh.devices.flat} == set(range(16))
+  assert tuple(mesh.shape.values()) == (
+    cfg.data,
+    cfg.fsdp,
+    cfg.context,
+    cfg.tensor,
+  )
+
+
+def test_slices_of_different_sizes_are_refused():
+  with pytest.raises(ConfigError, match="slice 0: 16, slice 1: 4"):
+    make_mesh(MeshConfig(), devices=[*slices(2, 4)[:16], *slices(2, 2)[4:]])
