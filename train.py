@@ -41,7 +41,8 @@ from hsa_jax.data.pipeline import question_lengths
 from hsa_jax.data.tokenizer import load_tokenizer
 from hsa_jax.training import loop, report
 from hsa_jax.training.checkpoint import CheckpointError
-from hsa_jax.training.hooks import Interrupted
+from hsa_jax.training.stop import Interrupted
+from hsa_jax.training.watch import Diverged
 from hsa_jax.training.workdir import WorkdirError, check_workdir
 
 INPUT_ERRORS = (
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except INPUT_ERRORS as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  except loop.Diverged as error:
+  except Diverged as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   except Interrupted as stop:

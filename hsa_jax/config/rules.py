@@ -16,6 +16,7 @@ from hsa_jax.config.fields import (
   StageConfig,
   Task,
 )
+from hsa_jax.config.train_rules import training_problems
 
 # Tasks whose filler is random ids, and tasks with one question of one thing.
 RANDOM_TASKS = (
@@ -62,6 +63,7 @@ def validate(
     *_model(cfg.model),
     *_hsa(cfg.model, cfg.model.hsa),
     *_training(cfg),
+    *training_problems(cfg.train, cfg.num_steps),
     *_stages(cfg, min_question_len or {}),
     *_mesh(cfg, num_devices),
     *_vocabulary(cfg, tokenizer_vocab_size),

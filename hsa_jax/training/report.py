@@ -18,6 +18,7 @@ from hsa_jax.parallel import (
   sharding_table,
 )
 from hsa_jax.training.checkpoint import tokens_seen
+from hsa_jax.training.guard import guarded
 from hsa_jax.training.optimizer import make_optimizer
 from hsa_jax.training.program import StepPrograms
 from hsa_jax.training.state import TrainState, abstract_state
@@ -36,6 +37,7 @@ def describe(cfg: Config) -> str:
   """
   mesh = make_mesh(cfg.mesh)
   tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
+  tx = guarded(tx, cfg.train)
   state = abstract_state(
     lambda rngs: LanguageModel(cfg.model, rngs=rngs), tx, mesh=mesh
   )
