@@ -19,9 +19,12 @@ from hsa_jax.training.guard import (
   read_guard,
 )
 from hsa_jax.training.metrics import read_metrics
+from hsa_jax.training.schedule import learning_rate
 from hsa_jax.training.watch import Diverged, Watch
 
 from .helpers import Bigram, make_config, make_inputs
+
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def train_config(**changes):
@@ -111,13 +114,12 @@ def test_good_steps_make_up_for_skips():
 
 
 class Poisoned(Bigram):
-  """Its loss is not a number where a batch holds token 263 times."""
+  """Its loss is not a number where a row begins with `marker`."""
 
   marker = 0
 
   def __call__(self, tokens, *, limits, noise_key=None):
     logits = super().__call__(tokens, limits=limits)
-    # The first row of steps 3 and 5, by their tokens.
     poisoned = jnp.any(tokens[:, 0] == self.marker)
     return jnp.where(poisoned, jnp.nan, logits)
 
@@ -171,10 +173,12 @@ def test_skipped_steps_do_not_end_the_run_and_resume_alike(tmp_path, capsys):
   assert all((r["train/update_norm"] == 0) == (r["step"] in bad) for r in steps)
   assert np.isfinite(state.model.output.kernel[...]).all()
   # The schedule waited, and the rate reported is the one in force.
-  after = steps[-1]["train/learning_rate"]
-  lost = make_config().num_steps - len(bad)
-  assert after > 0.1 * cfg.optimizer.learning_rate
-  assert int(state.opt_state.accepted) == lost
+  rate = learning_rate(cfg.optimizer, cfg.num_steps)
+  taken = 0
+  for r in steps:
+    assert r["train/learning_rate"] == pytest.approx(float(rate(taken)))
+    taken += r["step"] not in bad
+  assert int(state.opt_state.accepted) == taken
 
 
 def test_too_many_skips_end_the_run(tmp_path):

@@ -18,6 +18,8 @@ from hsa_jax.training.stored import CheckpointError, DamagedError
 from .checkpoint_test import INFO, array_file, make_state
 from .helpers import losses, make_config, make_inputs
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 
 def steps_in(workdir):
   return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
