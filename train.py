@@ -10,8 +10,10 @@ continues from the newest checkpoint in --workdir, to the same bits.
                      --config.optimizer.learning_rate=3e-4
                      --config.model.hsa.top_k=8
                      --config.train.checkpoint_every=100
-  --workdir=DIR    receives config.json, metrics.jsonl, tensorboard/ and
-                   checkpoints/; it belongs to one configuration
+  --workdir=DIR    receives config.json, metrics.jsonl, tensorboard/,
+                   checkpoints/, and where asked or needed profile/,
+                   bad_batches/ and checkpoints_damaged/; it belongs to one
+                   configuration. docs/training.md says what is in them
   --check          validate everything; print parameters, FLOPs per token,
                    memory and where each parameter lives; train nothing
   --help           this text
@@ -22,8 +24,8 @@ Evaluate: python eval.py --checkpoint=DIR
 On a CPU each core is a device, as far as the batch divides; JAX_NUM_CPU_DEVICES
 overrides. Compiled programs are kept in ~/.cache/hsa_jax
 (JAX_COMPILATION_CACHE_DIR).
-Exit codes: 0 finished, 1 diverged, 2 something to correct in the input,
-130 and 143 stopped by Ctrl-C or SIGTERM after saving.
+Exit codes: 0 finished, 1 diverged (start no more of it), 2 something to correct
+in the input, 130 and 143 stopped by Ctrl-C or SIGTERM after saving: start again.
 """
 
 import sys

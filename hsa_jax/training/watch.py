@@ -60,7 +60,7 @@ class Watch:
         f" {self._cfg.max_skips}), its batch is in {path}"
       )
       return
-    raise Diverged(self._farewell(step, what, action, values, path))
+    raise Diverged(self._farewell(step, what, verdict, values, path))
 
   def _action(self, verdict: Verdict) -> Guard:
     if verdict is Verdict.SPIKE:
@@ -71,7 +71,7 @@ class Watch:
     self,
     step: int,
     what: str,
-    action: Guard,
+    verdict: Verdict,
     values: dict[str, float],
     path: pathlib.Path,
   ) -> str:
@@ -79,7 +79,9 @@ class Watch:
     lines = [
       f"training diverged at step {step}: {what} (learning rate {rate:.3g})"
     ]
-    if action is Guard.SKIP:
+    field = "on_spike" if verdict is Verdict.SPIKE else "on_nonfinite"
+    skipping = self._action(verdict) is Guard.SKIP
+    if skipping:
       most = self._cfg.max_skips
       lines.append(f"  more steps were skipped than train.max_skips = {most}")
     lines += [
@@ -88,8 +90,8 @@ class Watch:
       "  fix: in a new --workdir, try a lower optimizer.learning_rate, a longer"
       " optimizer.warmup_steps or a lower optimizer.clip_norm",
     ]
-    if self._cfg.on_nonfinite is Guard.STOP:
-      lines.append("  or leave such steps out: train.on_nonfinite=skip")
+    if not skipping:
+      lines.append(f"  or leave such steps out: train.{field}=skip")
     return "\n".join(lines)
 
 

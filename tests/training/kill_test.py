@@ -1,9 +1,12 @@
 """The real command, killed without warning, resumed to the same bits."""
 
+import dataclasses
+import os
 import re
 import signal
 import subprocess
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -121,3 +124,41 @@ def test_check_prints_the_plan_and_writes_nothing(setup, tmp_path):
   for word in ("parameters", "FLOP per token", "optimizer", "mesh data="):
     assert word in result.stdout
   assert not (tmp_path / "run").exists()
+
+
+def test_resumes_on_8_then_4_then_1_then_8_devices(tmp_path):
+  """Stopped in between each time; the end is that of one device throughout."""
+  make_store(tmp_path / "store")
+  cfg = make_config(str(tmp_path / "store"), checkpoint_every=3)
+  stages = tuple(
+    dataclasses.replace(stage, batch_size=8) for stage in cfg.data.stages
+  )
+  cfg = dataclasses.replace(
+    cfg, data=dataclasses.replace(cfg.data, stages=stages)
+  )
+  config_file = write_config(tmp_path / "tiny.py", cfg)
+  cache, run, whole = (tmp_path / name for name in ("cache", "run", "whole"))
+
+  def devices(count):
+    return mock.patch.dict(os.environ, JAX_NUM_CPU_DEVICES=str(count))
+
+  for count, step in ((8, 2), (4, 5), (1, 8)):
+    with devices(count):
+      code = kill_when(
+        config_file,
+        cache,
+        run,
+        lambda step=step: len(losses(run)) >= step,
+        signal.SIGTERM,
+      )
+    assert code == 143
+  for count, workdir in ((8, run), (1, whole)):
+    with devices(count):
+      arguments = (f"--config={config_file}", f"--workdir={workdir}")
+      result = run_train(*arguments, cache=cache, timeout=900)
+    assert result.returncode == 0, result.stderr
+    assert f"on {count} cpu device" in result.stderr
+  ours, theirs = losses(run), losses(whole)
+  assert list(ours) == list(theirs) == list(range(1, 13))
+  for step, loss in theirs.items():
+    assert abs(ours[step] - loss) < 1e-5, step
