@@ -24,9 +24,8 @@ Evaluate: python eval.py --checkpoint=DIR
 On a CPU each core is a device, as far as the batch divides; JAX_NUM_CPU_DEVICES
 overrides. Compiled programs are kept in ~/.cache/hsa_jax
 (JAX_COMPILATION_CACHE_DIR).
-Exit codes: 0 finished, 1 diverged (the same again leads there again), 2 something
-to correct in the input, 130 and 143 stopped by Ctrl-C or SIGTERM after saving
-(the same again goes on).
+Exit codes: 0 finished, 1 diverged, 2 something to correct in the input, 130 and
+143 stopped by Ctrl-C or SIGTERM after saving (the same command goes on).
 """
 
 import sys

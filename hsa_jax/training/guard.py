@@ -104,7 +104,8 @@ def guarded(
     )
     return updates, _remember(state, inner, norm, verdict)
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  with_loss: Any = update  # optax's own type has room for it, unnamed
+  return optax.GradientTransformationExtraArgs(init, with_loss)
 
 
 def read_guard(opt_state: Any) -> GuardReading | None:

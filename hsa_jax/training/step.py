@@ -193,7 +193,7 @@ def make_train_step(
       answer_accuracy=sums.answer_hits / totals.answers,
       answer_tokens=jnp.sum(batch.answers),
       grad_norm=optax.tree.norm(grads),
-      learning_rate=rate(taken),
+      learning_rate=jnp.asarray(rate(taken)),
       update_norm=optax.tree.norm(updates),
       guard=guard,
     )

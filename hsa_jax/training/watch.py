@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -109,8 +110,8 @@ def save_batch(
   several = jax.process_count() > 1
   part = f".process_{jax.process_index()}" if several else ""
   path = folder / f"step_{step:08}{part}.npz"
-  arrays = {name: np.asarray(x) for name, x in batch._asdict().items()}
   text = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+  arrays: dict[str, Any] = batch._asdict()
   np.savez(path, values=json.dumps(text), **arrays)
   return path
 
