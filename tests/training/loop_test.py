@@ -1,8 +1,10 @@
 """The whole loop in this process, with a model that compiles at once."""
 
 import contextlib
+import inspect
 import io
 import os
+import pathlib
 import signal
 
 import jax
@@ -21,6 +23,12 @@ from hsa_jax.training.watch import Diverged
 from .helpers import Bigram, losses, make_config, make_inputs
 
 CFG = make_config(eval_every=6)
+
+
+def test_the_loop_is_one_page():
+  path = pathlib.Path(loop.__file__)
+  assert path.read_text().count("\n") < 200
+  assert len(inspect.getsource(loop.train).splitlines()) < 80
 
 
 class Crash(Exception):
