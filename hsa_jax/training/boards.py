@@ -86,7 +86,9 @@ def check_boards(cfg: Config) -> None:
     ConfigError: naming the field, and what to install.
   """
   project = cfg.train.wandb_project
-  if project and importlib.util.find_spec("wandb") is None:
+  spec = importlib.util.find_spec("wandb") if project else None
+  # A mere folder of that name, which the package itself makes, has no origin.
+  if project and (spec is None or spec.origin is None):
     raise ConfigError(
       [
         f"train.wandb_project = {project!r}: Weights & Biases is not"

@@ -1,5 +1,6 @@
 """Boards and the trace: what a run shows beside its own record."""
 
+import importlib.util
 import sys
 import types
 
@@ -30,7 +31,7 @@ class Run:
 def wandb(monkeypatch):
   """A stand-in with the three calls that are made."""
   module = types.ModuleType("wandb")
-  module.__spec__ = types.SimpleNamespace(name="wandb")
+  module.__spec__ = types.SimpleNamespace(name="wandb", origin="wandb.py")
   module.runs, module.asked = [], []
 
   def init(**arguments):
@@ -68,10 +69,11 @@ def test_a_resumed_run_is_the_same_one_and_another_is_not(wandb, tmp_path):
   assert all(asked["resume"] == "allow" for asked in wandb.asked)
 
 
-def test_without_the_package_one_message_before_anything(monkeypatch, tmp_path):
-  import importlib.util
-
-  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+@pytest.mark.parametrize("spec", [None, types.SimpleNamespace(origin=None)])
+def test_without_the_package_one_message_before_anything(
+  monkeypatch, tmp_path, spec
+):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
   cfg = make_config(wandb_project="needles")
   with pytest.raises(ConfigError) as error:
     loop.train(cfg, workdir=tmp_path / "run")

@@ -183,7 +183,7 @@ def test_skipped_steps_do_not_end_the_run_and_resume_alike(tmp_path, capsys):
 
 def test_too_many_skips_end_the_run(tmp_path):
   cfg = make_config(on_nonfinite=Guard.SKIP, max_skips=0)
-  inputs, bad = poisoned_inputs(cfg, tmp_path, 2)
+  inputs, bad = poisoned_inputs(cfg, tmp_path, 4)
   with pytest.raises(Diverged, match="max_skips = 0"):
     loop.train(cfg, workdir=tmp_path / "run", inputs=inputs)
   assert (tmp_path / f"run/bad_batches/step_{bad[0]:08}.npz").exists()

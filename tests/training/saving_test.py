@@ -132,6 +132,34 @@ def test_a_damaged_newest_checkpoint_is_passed_over_loudly(copy):
   saver.close()
 
 
+def test_one_flipped_byte_in_any_array_file_is_named(copy):
+  workdir, abstract = copy
+  saver = Checkpointer(workdir, INFO)
+  folder = workdir / "checkpoints/8"
+  files = [
+    (item.name, array.name, file)
+    for item in (folder / "model", folder / "optimizer")
+    for array in item.iterdir()
+    if (array / "zarr.json").exists()
+    for file in array.rglob("*")
+    if file.is_file() and file.name != "zarr.json"
+  ]
+  assert len(files) > 12 and {item for item, *_ in files} == {
+    "model",
+    "optimizer",
+  }
+  for i, (item, array, file) in enumerate(files):
+    offset = (i * 37) % file.stat().st_size
+    flip(file, offset)
+    with pytest.raises(DamagedError) as error:
+      saver.restore(8, abstract)
+    (problem,) = error.value.problems
+    assert f"array {array}: {folder / item / array} " in problem
+    flip(file, offset)
+  assert int(saver.restore(8, abstract).step) == 8
+  saver.close()
+
+
 def test_the_second_damaged_copy_does_not_replace_the_first(copy):
   workdir, abstract = copy
   for expected in ("8", "8.1"):
