@@ -10,8 +10,10 @@ continues from the newest checkpoint in --workdir, to the same bits.
                      --config.optimizer.learning_rate=3e-4
                      --config.model.hsa.top_k=8
                      --config.train.checkpoint_every=100
-  --workdir=DIR    receives config.json, metrics.jsonl, tensorboard/ and
-                   checkpoints/; it belongs to one configuration
+  --workdir=DIR    receives config.json, metrics.jsonl, tensorboard/,
+                   checkpoints/, and where asked or needed profile/,
+                   bad_batches/ and checkpoints_damaged/; it belongs to one
+                   configuration. docs/training.md says what is in them
   --check          validate everything; print parameters, FLOPs per token,
                    memory and where each parameter lives; train nothing
   --help           this text
@@ -25,8 +27,8 @@ in this command, and docs/launching.md says what to do when it does not start.
 On a CPU each core is a device, as far as the batch divides; JAX_NUM_CPU_DEVICES
 overrides. Compiled programs are kept in ~/.cache/hsa_jax
 (JAX_COMPILATION_CACHE_DIR).
-Exit codes: 0 finished, 1 diverged, 2 something to correct in the input,
-130 and 143 stopped by Ctrl-C or SIGTERM after saving.
+Exit codes: 0 finished, 1 diverged, 2 something to correct in the input, 130 and
+143 stopped by Ctrl-C or SIGTERM after saving (the same command goes on).
 """
 
 import os
@@ -51,7 +53,8 @@ from hsa_jax.data.pipeline import question_lengths
 from hsa_jax.data.tokenizer import load_tokenizer
 from hsa_jax.training import loop, report
 from hsa_jax.training.checkpoint import CheckpointError
-from hsa_jax.training.hooks import Interrupted
+from hsa_jax.training.stop import Interrupted
+from hsa_jax.training.watch import Diverged
 from hsa_jax.training.workdir import WorkdirError, check_workdir
 
 INPUT_ERRORS = (
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except INPUT_ERRORS as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  except loop.Diverged as error:
+  except Diverged as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
   except Interrupted as stop:

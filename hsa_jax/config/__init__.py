@@ -13,6 +13,7 @@ from hsa_jax.config.convert import (
 from hsa_jax.config.fields import (
   Config,
   DataConfig,
+  Guard,
   Haystack,
   HsaConfig,
   Landmark,
@@ -40,6 +41,7 @@ __all__ = [
   "Config",
   "ConfigError",
   "DataConfig",
+  "Guard",
   "Haystack",
   "HsaConfig",
   "Landmark",

@@ -109,6 +109,14 @@ class Task(enum.StrEnum):
   INDUCTION = "induction"  # the id that followed a marker
 
 
+class Guard(enum.StrEnum):
+  """What becomes of an update that should not be made; `training.guard`."""
+
+  IGNORE = "ignore"  # it is made
+  STOP = "stop"  # the run ends, the batch is kept
+  SKIP = "skip"  # parameters and optimizer stay as they are, the run goes on
+
+
 class OptimizerName(enum.StrEnum):
   """How gradients become updates; see `training.optimizer`."""
 
@@ -233,7 +241,26 @@ class TrainConfig:
   eval_every: int = 0  # validation loss; 0: only at the end
   eval_batches: int = 8
   checkpoint_every: int = 500  # steps; one is always saved at the end
-  keep_checkpoints: int = 2
+  keep_checkpoints: int = 2  # the newest so many
+  # One is also saved where so many seconds have passed; 0: by steps alone.
+  checkpoint_every_s: float = field(default=0.0, metadata=ADDED_LATER)
+  # Checkpoints of every so many steps stay for good; 0: none.
+  keep_every: int = field(default=0, metadata=ADDED_LATER)
+  # Those of lowest validation loss stay; 0: none.
+  keep_best: int = field(default=0, metadata=ADDED_LATER)
+  # A loss or gradient that is not finite: stop | skip.
+  on_nonfinite: Guard = field(default=Guard.STOP, metadata=ADDED_LATER)
+  # A gradient norm above `spike_factor` times its running mean.
+  on_spike: Guard = field(default=Guard.IGNORE, metadata=ADDED_LATER)
+  spike_factor: float = field(default=10.0, metadata=ADDED_LATER)
+  # More skipped steps end the run; 100 good ones make up for one.
+  max_skips: int = field(default=10, metadata=ADDED_LATER)
+  # Steps between two looks at what the tokens select; 0: never.
+  diagnose_every: int = field(default=100, metadata=ADDED_LATER)
+  # (first, end): steps first .. end - 1 are traced; (): none.
+  profile_steps: tuple[int, ...] = field(default=(), metadata=ADDED_LATER)
+  # Of Weights & Biases, which then gets every metric; "": none.
+  wandb_project: str = field(default="", metadata=ADDED_LATER)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,49 +8,39 @@ the step, the library versions and the SHA-256 of every array.
 import importlib.metadata
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from hsa_jax import config as config_lib
-from hsa_jax.config import Config, ConfigError
-from hsa_jax.parallel import leaf_name, named_leaves, tree_shardings
-from hsa_jax.training.digest import digests, find_damage
+from hsa_jax.config import Config
+from hsa_jax.parallel import named_leaves, tree_shardings
+from hsa_jax.training.digest import digests
 from hsa_jax.training.state import BuildModel, TrainState
+from hsa_jax.training.stored import (
+  FORMAT,
+  CheckpointError,
+  CheckpointMeta,
+  DamagedError,
+  context,
+  fill,
+  load_arrays,
+  read_metadata,
+  saved_steps,
+  verify,
+)
 
 FOLDER = "checkpoints"
-FORMAT = 1
+DAMAGED_FOLDER = "checkpoints_damaged"
+LOSS = "valid/loss_nats"  # stored with a checkpoint of a validated step
 MODEL, OPTIMIZER = "model", "optimizer"
 LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-class CheckpointError(ValueError):
-  """A checkpoint that does not exist, is damaged, or is of another shape."""
-
-
-class CheckpointMeta(NamedTuple):
-  """What a checkpoint says of itself.
-
-  Attributes:
-    step: optimizer steps done.
-    tokens_seen: training tokens so far.
-    tokenizer: its spec, as in the data config.
-    tokenizer_fingerprint: SHA-256 of its definition.
-    versions: library name to version, of the run that saved it.
-    digests: item and array name to SHA-256.
-    folder: the checkpoint's folder.
-  """
-
-  step: int
-  tokens_seen: int
-  tokenizer: str
-  tokenizer_fingerprint: str
-  versions: dict[str, str]
-  digests: dict[str, dict[str, str]]
-  folder: pathlib.Path
 
 
 class RunInfo(NamedTuple):
@@ -74,45 +64,73 @@ def tokens_seen(cfg: Config, step: int) -> int:
 class Checkpointer:
   """Saves in the background, restores with verification."""
 
-  def __init__(self, workdir: str | os.PathLike[str], info: RunInfo):
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str],
+    info: RunInfo,
+    *,
+    retention: Any = None,
+  ):
+    """Looks what is there; changes nothing.
+
+    Args:
+      workdir: of the run.
+      info: what every checkpoint repeats.
+      retention: which checkpoints stay, a preservation policy of Orbax; None
+        keeps the newest `train.keep_checkpoints`.
+    """
     self._info = info
     self._folder = pathlib.Path(workdir).absolute() / FOLDER
-    policies: Any = ocp.training.preservation_policies
+    if retention is None:
+      policies: Any = ocp.training.preservation_policies
+      retention = policies.LatestN(info.cfg.train.keep_checkpoints)
     self._orbax = ocp.training.Checkpointer(
       str(self._folder),
-      context=_context(),
-      preservation_policy=policies.LatestN(info.cfg.train.keep_checkpoints),
+      context=context(),
+      preservation_policy=retention,
       cleanup_tmp_directories=True,
     )
     self._response: Any = None
 
   @property
+  def steps(self) -> list[int]:
+    """Steps of the complete checkpoints, damaged ones included."""
+    return [known.step for known in self._orbax.checkpoints]
+
+  @property
   def latest_step(self) -> int | None:
     """Step of the newest complete checkpoint; None if there is none."""
-    latest = self._orbax.latest
-    return None if latest is None else latest.step
+    return max(self.steps, default=None)
 
   def folder(self, step: int) -> pathlib.Path:
     """Where the checkpoint of `step` lies."""
     return self._folder / str(step)
 
-  def save(self, step: int, state: TrainState) -> None:
+  def save(
+    self, step: int, state: TrainState, *, loss: float | None = None
+  ) -> None:
     """Starts to save; returns once the arrays are off the device.
 
     Waits for the save before it, and raises what went wrong there. A step
     that is already saved is left alone.
 
+    Args:
+      step: optimizer steps done.
+      state: after them.
+      loss: of the validation at this step, in nats; None if there was none.
+
     Raises:
       CheckpointError: if the previous save failed (a full disk, say).
     """
     self.wait()
-    if any(known.step == step for known in self._orbax.checkpoints):
+    if step in self.steps:
       return
     items = _items(state)
     try:
       self._response = self._orbax.save_checkpointables_async(
         step,
         items,
+        metrics=None if loss is None else {LOSS: loss},
         custom_metadata=_metadata(self._info, step, items),
         force=True,
       )
@@ -138,14 +156,35 @@ class Checkpointer:
       CheckpointError: naming the damaged array and its file; or the run went
         on with another tokenizer.
     """
-    _, meta = read_metadata(self.folder(step))
-    self._check_tokenizer(meta)
-    loaded = _load(meta, _items(abstract))
+    items = _items(abstract)
+
+    def check() -> CheckpointMeta:
+      _, meta = read_metadata(self.folder(step))
+      self._check_tokenizer(meta)
+      verify(meta, items)
+      return meta
+
+    loaded = load_arrays(_together(check), items)
     return TrainState(
-      _fill(abstract.model, loaded[MODEL]),
-      _fill(abstract.opt_state, loaded[OPTIMIZER], "opt_state."),
+      fill(abstract.model, loaded[MODEL]),
+      fill(abstract.opt_state, loaded[OPTIMIZER], "opt_state."),
       loaded[OPTIMIZER]["step"],
     )
+
+  def set_aside(self, step: int) -> pathlib.Path:
+    """Moves a checkpoint to `checkpoints_damaged/`; returns its new place."""
+    root = self._folder.parent / DAMAGED_FOLDER
+    target = root / str(step)
+    if jax.process_index() == 0:
+      root.mkdir(exist_ok=True)
+      number = 1
+      while target.exists():
+        target, number = root / f"{step}.{number}", number + 1
+      self.folder(step).rename(target)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f"set aside {step}")
+    self._orbax.reload()
+    return target
 
   def _check_tokenizer(self, meta: CheckpointMeta) -> None:
     found = self._info.tokenizer_fingerprint
@@ -191,8 +230,10 @@ def load_model(
   cfg, meta = read_metadata(folder)
   model = jax.eval_shape(lambda: (build or _language_model(cfg))(nnx.Rngs(0)))
   model = _place(model, mesh)
-  loaded = _load(meta, {MODEL: named_leaves(model)})
-  return _fill(model, loaded[MODEL]), cfg, meta
+  items = {MODEL: named_leaves(model)}
+  verify(meta, items)
+  loaded = load_arrays(meta, items)
+  return fill(model, loaded[MODEL]), cfg, meta
 
 
 def find_checkpoint(
@@ -211,7 +252,7 @@ def find_checkpoint(
   if path.name.isdigit() and path.parent.name == FOLDER and step is None:
     return path
   root = path if path.name == FOLDER else path / FOLDER
-  steps = _steps(root)
+  steps = saved_steps(root)
   if not steps:
     raise CheckpointError(
       f"{path}: no complete checkpoint here\n"
@@ -226,46 +267,10 @@ def find_checkpoint(
   return root / str(chosen)
 
 
-def read_metadata(folder: pathlib.Path) -> tuple[Config, CheckpointMeta]:
-  """The configuration and the facts stored beside the arrays.
-
-  Raises:
-    CheckpointError: if they are missing or of another version.
-  """
-  try:
-    raw: Any = ocp.checkpointables_metadata(str(folder)).custom_metadata
-    if not raw or raw["format"] != FORMAT:
-      raise KeyError("format")
-    cfg = config_lib.from_dict(raw["config"], where=str(folder))
-    meta = CheckpointMeta(
-      step=raw["step"],
-      tokens_seen=raw["tokens_seen"],
-      tokenizer=raw["tokenizer"],
-      tokenizer_fingerprint=raw["tokenizer_fingerprint"],
-      versions=raw["versions"],
-      digests=raw["digests"],
-      folder=folder,
-    )
-  except ConfigError as error:
-    raise CheckpointError(f"{folder}: of another version; {error}") from error
-  except Exception as error:  # Any damage at all must end in one message.
-    raise CheckpointError(
-      f"{folder}: its metadata cannot be read ({_cause(error)})\n{_fix(folder)}"
-    ) from error
-  return cfg, meta
-
-
 def _language_model(cfg: Config) -> BuildModel:
   from hsa_jax.models import LanguageModel
 
   return lambda rngs: LanguageModel(cfg.model, rngs=rngs)
-
-
-def _context() -> ocp.Context:
-  # One folder per array (no OCDBT), so that damage has a name and a place.
-  context = ocp.Context()
-  context.array.saving.use_ocdbt = False
-  return context
 
 
 def _items(state: TrainState) -> dict[str, dict[str, Any]]:
@@ -289,37 +294,26 @@ def _metadata(
   }
 
 
-def _load(
-  meta: CheckpointMeta, items: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-  """Verified arrays of the named items, as `items` describes them."""
-  problems = []
-  for item, arrays in items.items():
-    saved = meta.digests[item]
-    problems += [
-      f"array {n}: not in the checkpoint" for n in arrays.keys() - saved
-    ]
-    problems += [f"array {n}: not in this model" for n in saved.keys() - arrays]
-    problems += find_damage(meta.folder / item, saved)
-  if problems:
-    lines = "\n".join(f"  {line}" for line in sorted(problems))
-    raise CheckpointError(
-      f"{meta.folder}: damaged\n{lines}\n{_fix(meta.folder)}"
-    )
+def _together(check: Callable[[], CheckpointMeta]) -> CheckpointMeta:
+  """Runs a check on all processes; if it fails on one, it fails on all.
+
+  Each process reads its share of the files, and loading is a common act: one
+  that stays away leaves the others waiting.
+  """
+  error, meta = None, None
   try:
-    with _context():
-      return ocp.load_checkpointables(str(meta.folder), items)
-  except Exception as error:  # Orbax hides the reason in the cause.
-    raise CheckpointError(
-      f"{meta.folder}: cannot be loaded ({_cause(error)})\n{_fix(meta.folder)}"
-    ) from error
-
-
-def _fill(like: Any, arrays: dict[str, Any], prefix: str = "") -> Any:
-  """The pytree `like` with its leaves replaced by name."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: arrays[prefix + leaf_name(path)], like
-  )
+    meta = check()
+  except CheckpointError as found:
+    error = found
+  failed = np.asarray(error is not None)
+  if jax.process_count() > 1:
+    failed = multihost_utils.process_allgather(failed)
+  if error is not None:
+    raise error
+  if np.any(failed) or meta is None:
+    problem = "another process found it damaged and says where"
+    raise DamagedError(problem, (problem,))
+  return meta
 
 
 def _place(model: Any, mesh: Mesh | None) -> Any:
@@ -334,25 +328,3 @@ def _place(model: Any, mesh: Mesh | None) -> Any:
     model,
     shardings,
   )
-
-
-def _cause(error: BaseException) -> str:
-  while error.__cause__ is not None:
-    error = error.__cause__
-  text = str(error).split(" [")[0].split("\n")[0][:300]
-  return f"{type(error).__name__}: {text}"
-
-
-def _fix(folder: pathlib.Path) -> str:
-  others = [step for step in _steps(folder.parent) if step != int(folder.name)]
-  if others:
-    return f"  fix: delete {folder} to go back to step {max(others)}"
-  return "  fix: restore the folder from a copy, or train again"
-
-
-def _steps(root: pathlib.Path) -> list[int]:
-  if not root.is_dir():
-    return []
-  return [
-    int(p.name) for p in root.iterdir() if p.name.isdigit() and p.is_dir()
-  ]

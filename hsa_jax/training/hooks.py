@@ -7,21 +7,19 @@ wait, and for which the loop first makes sure that the step was finite.
 """
 
 import enum
-import signal
-import types
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from hsa_jax.config import ModelConfig
 from hsa_jax.data.pipeline import Batch
 from hsa_jax.parallel import place_batch
-from hsa_jax.training.checkpoint import Checkpointer
 from hsa_jax.training.metrics import MetricsWriter
 from hsa_jax.training.state import TrainState
 from hsa_jax.training.step import eval_step
+from hsa_jax.training.throughput import Machine, Window, rates, useful_flops
 
 
 class Moment(enum.Enum):
@@ -42,6 +40,9 @@ class Record(NamedTuple):
     tokens: in its batch.
     stage: name of its stage.
     moment: where the step stands.
+    seq_len: tokens of a row.
+    data_s: of `seconds`, in which the host waited for a batch.
+    compile_s: spent on compiling before this step, beside `seconds`.
   """
 
   step: int
@@ -50,6 +51,9 @@ class Record(NamedTuple):
   tokens: int
   stage: str
   moment: Moment
+  seq_len: int = 0
+  data_s: float = 0.0
+  compile_s: float = 0.0
 
 
 class Hook:
@@ -71,41 +75,43 @@ class Hook:
 
 
 class MetricsLog(Hook):
-  """Writes every `every`-th step, with throughput since the record before."""
+  """Writes every `every`-th step, with the speed since the record before."""
 
-  def __init__(self, writer: MetricsWriter, *, every: int):
+  def __init__(
+    self,
+    writer: MetricsWriter,
+    *,
+    every: int,
+    machine: Machine | None = None,
+    model: ModelConfig | None = None,
+  ):
+    """Writes nothing yet.
+
+    Args:
+      writer: takes the records.
+      every: steps between two of them.
+      machine: for rates per device; None is one device of unknown speed.
+      model: whose useful operations are counted; None counts none.
+    """
     self._writer = writer
     self._every = every
-    self._seconds, self._tokens, self._steps = 0.0, 0, 0
+    self._machine = machine or Machine(1)
+    self._model = model
+    self._window = Window()
 
   def on_metrics(self, record: Record) -> None:
-    self._seconds += record.seconds
-    self._tokens += record.tokens
-    self._steps += 1
+    flops = record.tokens * useful_flops(self._model, record.seq_len)
+    self._window = self._window.add(
+      record.seconds, record.tokens, flops, record.data_s, record.compile_s
+    )
     if record.step % self._every and record.moment is Moment.STEP:
       return
-    values = dict(record.values)
-    values["perf/step_s"] = self._seconds / self._steps
-    values["perf/tokens_per_s"] = self._tokens / max(self._seconds, 1e-9)
+    values = record.values | rates(self._window, self._machine)
     self._writer.write(record.step, values)
-    self._seconds, self._tokens, self._steps = 0.0, 0, 0
+    self._window = Window()
 
   def close(self) -> None:
     self._writer.close()
-
-
-class Save(Hook):
-  """A checkpoint every `every` steps, at a signal and at the end."""
-
-  def __init__(self, checkpointer: Checkpointer, *, every: int):
-    self._checkpointer = checkpointer
-    self._every = every
-
-  def wants(self, step: int, moment: Moment) -> bool:
-    return moment is not Moment.STEP or step % self._every == 0
-
-  def on_state(self, step: int, state: TrainState) -> None:
-    self._checkpointer.save(step, state)
 
 
 class Validate(Hook):
@@ -135,6 +141,13 @@ class Validate(Hook):
     self._report = report
     self._mesh = mesh
     self._step = jax.jit(eval_step)
+    self._last: tuple[int, float] | None = None
+
+  def loss_at(self, step: int) -> float | None:
+    """The loss in nats, if `step` is the last one validated."""
+    if self._last is None or self._last[0] != step:
+      return None
+    return self._last[1]
 
   def wants(self, step: int, moment: Moment) -> bool:
     if moment is Moment.END:
@@ -150,57 +163,5 @@ class Validate(Hook):
     nats = nll / max(count, 1.0)
     values = {"valid/loss_nats": nats}
     values["valid/bits_per_byte"] = self._bits_per_byte(nats)
+    self._last = (step, nats)
     self._report(step, values)
-
-
-class Interrupted(Exception):
-  """The run was asked to end by a signal, and has saved its state.
-
-  Attributes:
-    step: optimizer steps done.
-    signal_number: what asked; 15 for SIGTERM, 2 for an interrupt by hand.
-  """
-
-  def __init__(self, step: int, signal_number: int):
-    self.step = step
-    self.signal_number = signal_number
-    name = signal.Signals(signal_number).name
-    super().__init__(f"{name}: saved step {step}; the same command resumes it")
-
-
-class StopSignal:
-  """Turns SIGTERM and the first Ctrl-C into a wish, granted after the step.
-
-  A second Ctrl-C ends the program at once. Use as a context manager, in the
-  main thread (elsewhere it listens to nothing).
-  """
-
-  def __init__(self) -> None:
-    self.number = 0
-    self._previous: dict[int, Any] = {}
-
-  def __enter__(self) -> "StopSignal":
-    for number in (signal.SIGTERM, signal.SIGINT):
-      try:
-        self._previous[number] = signal.signal(number, self._note)
-      except ValueError:  # Not the main thread.
-        break
-    return self
-
-  def __exit__(self, *error: object) -> None:
-    for number, handler in self._previous.items():
-      signal.signal(number, handler)
-
-  def requested(self, step: int) -> bool:
-    """Whether to stop after `step`; the same answer on all processes."""
-    if jax.process_count() > 1 and not self.number:
-      # The coordinator of the job agrees on one step for all processes.
-      if multihost_utils.reached_preemption_sync_point(step):
-        self.number = signal.SIGTERM
-    return bool(self.number)
-
-  def _note(self, number: int, frame: types.FrameType | None) -> None:
-    del frame
-    if self.number == signal.SIGINT and number == signal.SIGINT:
-      raise KeyboardInterrupt
-    self.number = number

@@ -5,10 +5,12 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+
+from hsa_jax.training.boards import Board, TensorBoard
 
 FILE = "metrics.jsonl"
 
@@ -19,10 +21,14 @@ def read_step_metrics(metrics: Any) -> dict[str, float]:
   Answer metrics are left out of a batch that holds no answers: a zero there
   would read as perfect or as failed.
   """
-  values = {k: float(v) for k, v in jax.device_get(metrics)._asdict().items()}
-  if not values["answer_tokens"]:
-    values = {k: v for k, v in values.items() if not k.startswith("answer_")}
-  return {f"train/{name}": value for name, value in values.items()}
+  fields = jax.device_get(metrics)._asdict()
+  guard = fields.pop("guard", None)
+  values = {f"train/{name}": float(value) for name, value in fields.items()}
+  if not values["train/answer_tokens"]:
+    values = {k: v for k, v in values.items() if "/answer_" not in k}
+  if guard is not None:
+    values |= {f"guard/{k}": float(v) for k, v in guard._asdict().items()}
+  return values
 
 
 def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
@@ -43,17 +49,32 @@ def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 class MetricsWriter:
-  """Appends scalars to `metrics.jsonl` and to TensorBoard files.
+  """Appends scalars to `metrics.jsonl` and shows them on boards.
 
   A run that resumes at step `n` first drops the records after `n`, which the
   lost steps had written: every step appears once, as if nothing had happened.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str], *, start_step: int):
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str],
+    *,
+    start_step: int,
+    boards: Sequence[Board] | None = None,
+  ):
+    """Opens the file.
+
+    Args:
+      workdir: folder of the run.
+      start_step: steps done before.
+      boards: are given every record too; None makes TensorBoard's.
+    """
     self._path = pathlib.Path(workdir) / FILE
     self._drop_after(start_step)
     self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-    self._board = _open_board(workdir, start_step)
+    if boards is None:
+      boards = [TensorBoard(workdir, start_step=start_step)]
+    self._boards = boards
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """One record; flushed, so that a crash loses nothing written.
@@ -66,13 +87,14 @@ class MetricsWriter:
     record = {"step": step, "time_s": round(time.time(), 3), **clean}
     self._file.write(json.dumps(record) + "\n")
     self._file.flush()
-    for name, value in values.items():
-      self._board.add_scalar(name, value, step)
+    for board in self._boards:
+      board.write(step, values)
 
   def close(self) -> None:
-    """Closes both files."""
+    """Closes the file and the boards."""
     self._file.close()
-    self._board.close()
+    for board in self._boards:
+      board.close()
 
   def _drop_after(self, step: int) -> None:
     if not self._path.exists():
@@ -81,10 +103,3 @@ class MetricsWriter:
     temporary = self._path.with_suffix(".tmp")
     temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
     temporary.replace(self._path)
-
-
-def _open_board(workdir: str | os.PathLike[str], start_step: int) -> Any:
-  import tensorboardX  # Slow to import, and only a run needs it.
-
-  folder = str(pathlib.Path(workdir) / "tensorboard")
-  return tensorboardX.SummaryWriter(folder, purge_step=start_step + 1)

@@ -16,6 +16,7 @@ from hsa_jax.data.pipeline import Batch
 from hsa_jax.ops import loss as loss_lib
 from hsa_jax.parallel import batch_sharding
 from hsa_jax.training import schedule
+from hsa_jax.training.guard import GuardReading, read_guard
 from hsa_jax.training.state import TrainState
 from hsa_jax.types import Limits
 
@@ -30,6 +31,8 @@ class StepMetrics(NamedTuple):
     answer_tokens: number of answer tokens in the batch.
     grad_norm: global norm before clipping.
     learning_rate: used in this step.
+    update_norm: global norm of what was added to the parameters.
+    guard: what the guard of the optimizer thought; None without one.
   """
 
   loss_nats: Float[Array, ""]
@@ -38,6 +41,8 @@ class StepMetrics(NamedTuple):
   answer_tokens: Float[Array, ""]
   grad_norm: Float[Array, ""]
   learning_rate: Float[Array, ""]
+  update_norm: Float[Array, ""]
+  guard: GuardReading | None = None
 
 
 class Sums(NamedTuple):
@@ -149,6 +154,7 @@ def make_train_step(
     mesh: the device mesh.
   """
   rate = schedule.learning_rate(cfg.optimizer, cfg.num_steps)
+  tx = optax.with_extra_args_support(tx)
 
   def step_fn(
     state: TrainState, batch: Batch
@@ -174,10 +180,22 @@ def make_train_step(
       parts=cfg.train.grad_accum_steps,
       mesh=mesh,
     )
-    updates, opt_state = tx.update(grads, state.opt_state, state.model)
+    updates, opt_state = tx.update(
+      grads, state.opt_state, state.model, loss=_objective(cfg, sums, totals)
+    )
     model = optax.apply_updates(state.model, updates)
-    metrics = _step_metrics(
-      sums, totals, batch, optax.tree.norm(grads), rate(state.step)
+    guard = read_guard(opt_state)
+    # The schedule of the optimizer stands still where a step is skipped.
+    taken = state.step if guard is None else state.opt_state.accepted
+    metrics = StepMetrics(
+      loss_nats=sums.nll / totals.weights,
+      answer_loss_nats=sums.answer_nll / totals.answers,
+      answer_accuracy=sums.answer_hits / totals.answers,
+      answer_tokens=jnp.sum(batch.answers),
+      grad_norm=optax.tree.norm(grads),
+      learning_rate=jnp.asarray(rate(taken)),
+      update_norm=optax.tree.norm(updates),
+      guard=guard,
     )
     return TrainState(model, opt_state, state.step + 1), metrics
 
@@ -190,17 +208,10 @@ def _noise_key(cfg: Config, step: jax.Array) -> jax.Array | None:
   return jax.random.fold_in(jax.random.key(cfg.train.seed), step)
 
 
-def _step_metrics(
-  sums: Sums, totals: Totals, batch: Batch, grad_norm: Any, rate: Any
-) -> StepMetrics:
-  return StepMetrics(
-    loss_nats=sums.nll / totals.weights,
-    answer_loss_nats=sums.answer_nll / totals.answers,
-    answer_accuracy=sums.answer_hits / totals.answers,
-    answer_tokens=jnp.sum(batch.answers),
-    grad_norm=grad_norm,
-    learning_rate=rate,
-  )
+def _objective(cfg: Config, sums: Sums, totals: Totals) -> Float[Array, ""]:
+  """What the gradient is of."""
+  answer_mean = sums.answer_nll / totals.answers
+  return sums.nll / totals.weights + cfg.train.answer_loss_weight * answer_mean
 
 
 def eval_step(model: Any, batch: Batch) -> Float[Array, "2"]:

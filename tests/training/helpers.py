@@ -28,7 +28,7 @@ from hsa_jax.data.pipeline import TrainData
 from hsa_jax.data.store import TokenStore, build_store
 from hsa_jax.data.tokenizer import load_tokenizer
 from hsa_jax.training.checkpoint import RunInfo
-from hsa_jax.training.loop import Inputs
+from hsa_jax.training.inputs import Inputs
 from hsa_jax.training.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]

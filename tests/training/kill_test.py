@@ -1,9 +1,12 @@
 """The real command, killed without warning, resumed to the same bits."""
 
+import dataclasses
+import os
 import re
 import signal
 import subprocess
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -54,7 +57,7 @@ def kill_when(config_file, cache, workdir, ready, number=signal.SIGKILL) -> int:
     assert time.monotonic() < deadline, "the moment to kill never came"
     time.sleep(0.001)
   process.send_signal(number)
-  return process.wait(timeout=120)
+  return process.wait(timeout=600)
 
 
 def assert_resumes_to_the_same_bits(setup, workdir):
@@ -121,3 +124,42 @@ def test_check_prints_the_plan_and_writes_nothing(setup, tmp_path):
   for word in ("parameters", "FLOP per token", "optimizer", "mesh data="):
     assert word in result.stdout
   assert not (tmp_path / "run").exists()
+
+
+def test_resumes_on_8_then_4_then_1_then_8_devices(tmp_path):
+  """Stopped in between each time; the end is that of one device throughout."""
+  make_store(tmp_path / "store")
+  cfg = make_config(str(tmp_path / "store"), checkpoint_every=3)
+  stage = dataclasses.replace(cfg.data.stages[0], num_steps=40, batch_size=8)
+  cfg = dataclasses.replace(
+    cfg,
+    data=dataclasses.replace(cfg.data, stages=(stage,)),
+    optimizer=dataclasses.replace(cfg.optimizer, learning_rate=1e-3),
+  )
+  config_file = write_config(tmp_path / "tiny.py", cfg)
+  cache, run, whole = (tmp_path / name for name in ("cache", "run", "whole"))
+
+  def devices(count):
+    return mock.patch.dict(os.environ, JAX_NUM_CPU_DEVICES=str(count))
+
+  for count in (8, 4, 1):
+    before = max(losses(run), default=0)
+    with devices(count):
+      code = kill_when(
+        config_file,
+        cache,
+        run,
+        lambda before=before: max(losses(run), default=0) > before + 1,
+        signal.SIGTERM,
+      )
+    assert code == 143
+  for count, workdir in ((8, run), (1, whole)):
+    with devices(count):
+      arguments = (f"--config={config_file}", f"--workdir={workdir}")
+      result = run_train(*arguments, cache=cache, timeout=900)
+    assert result.returncode == 0, result.stderr
+    assert f"on {count} cpu device" in result.stderr
+  ours, theirs = losses(run), losses(whole)
+  assert list(ours) == list(theirs) == list(range(1, 41))
+  for step, loss in theirs.items():
+    assert abs(ours[step] - loss) < 1e-5, step

@@ -1,8 +1,10 @@
 """The whole loop in this process, with a model that compiles at once."""
 
 import contextlib
+import inspect
 import io
 import os
+import pathlib
 import signal
 
 import jax
@@ -13,12 +15,20 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from hsa_jax.parallel import enable_compilation_cache
 from hsa_jax.training import loop
-from hsa_jax.training.hooks import Hook, Interrupted, Moment
+from hsa_jax.training.hooks import Hook, Moment
 from hsa_jax.training.metrics import read_metrics
+from hsa_jax.training.stop import Interrupted
+from hsa_jax.training.watch import Diverged
 
 from .helpers import Bigram, losses, make_config, make_inputs
 
 CFG = make_config(eval_every=6)
+
+
+def test_the_loop_is_one_page():
+  path = pathlib.Path(loop.__file__)
+  assert path.read_text().count("\n") < 200
+  assert len(inspect.getsource(loop.train).splitlines()) < 80
 
 
 class Crash(Exception):
@@ -136,7 +146,7 @@ def test_divergence_keeps_the_last_good_checkpoint(whole, tmp_path):
 
   inputs = make_inputs(CFG, whole[0])
   inputs = inputs._replace(build=lambda rngs: Bursts(rngs=rngs))
-  with pytest.raises(loop.Diverged, match="loss_nats = nan") as error:
+  with pytest.raises(Diverged, match="loss_nats = nan") as error:
     loop.train(CFG, workdir=tmp_path, inputs=inputs)
   step = int(str(error.value).split("step ")[1].split(":")[0])
   saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir()]

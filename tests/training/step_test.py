@@ -101,7 +101,9 @@ def test_accumulation_equals_one_batch(parts):
   )
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True):
     np.testing.assert_allclose(a, b, atol=2e-6)
-  for a, b in zip(metrics, split_metrics, strict=True):
+  for a, b in zip(
+    jax.tree.leaves(metrics), jax.tree.leaves(split_metrics), strict=True
+  ):
     np.testing.assert_allclose(a, b, rtol=1e-5)
 
 

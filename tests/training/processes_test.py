@@ -1,0 +1,103 @@
+"""Two processes of one job: asked to stop through one of them, both save."""
+
+import dataclasses
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from .helpers import (
+  command,
+  environment,
+  losses,
+  make_config,
+  make_store,
+  write_config,
+)
+
+pytestmark = pytest.mark.slow
+
+LIMIT_S = 900
+
+
+def long_config(store):
+  """Steps enough that a signal finds the run at work."""
+  cfg = make_config(str(store), checkpoint_every=10_000, checkpoint_every_s=3.0)
+  first, second = cfg.data.stages
+  first = dataclasses.replace(first, num_steps=20_000)
+  data = dataclasses.replace(cfg.data, stages=(first, second))
+  return dataclasses.replace(cfg, data=data)
+
+
+def free_port() -> int:
+  with socket.socket() as server:
+    server.bind(("localhost", 0))
+    return server.getsockname()[1]
+
+
+def start(config_file, cache, workdir, *, count: int) -> list:
+  """The processes of one job, one device each."""
+  address = f"localhost:{free_port()}"
+  jobs = []
+  for i in range(count):
+    env = {**environment(cache), "JAX_NUM_CPU_DEVICES": "1"}
+    if count > 1:
+      env["JAX_COORDINATOR_ADDRESS"] = address
+      env |= {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i)}
+    arguments = (f"--config={config_file}", f"--workdir={workdir}")
+    jobs.append(
+      subprocess.Popen(
+        command(*arguments), env=env, stderr=subprocess.PIPE, text=True
+      )
+    )
+  return jobs
+
+
+def wait_for_step(workdir, jobs, step: int) -> None:
+  deadline = time.monotonic() + LIMIT_S
+  while max(losses(workdir), default=0) < step:
+    assert all(job.poll() is None for job in jobs), jobs[0].stderr.read()
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
+def finish(jobs) -> list[str]:
+  """Their last words; all must have ended as asked."""
+  said = [job.communicate(timeout=LIMIT_S)[1] for job in jobs]
+  codes = [job.returncode for job in jobs]
+  assert codes == [143] * len(jobs), "\n".join(said)
+  return said
+
+
+def test_sigterm_to_one_of_two_saves_one_step_on_both(tmp_path):
+  make_store(tmp_path / "store")
+  config = write_config(tmp_path / "tiny.py", long_config(tmp_path / "store"))
+  cache, run = tmp_path / "cache", tmp_path / "run"
+  jobs = start(config, cache, run, count=2)
+  wait_for_step(run, jobs, 3)
+  jobs[1].send_signal(signal.SIGTERM)
+  said = finish(jobs)
+  steps = {re.search(r"saved step (\d+)", text)[1] for text in said}
+  assert len(steps) == 1, said
+  step = int(steps.pop())
+  assert (run / "checkpoints" / str(step)).is_dir()
+  assert max(losses(run)) == step
+
+  # One process goes on where the two were, on the same data.
+  jobs = start(config, cache, run, count=1)
+  wait_for_step(run, jobs, step + 3)
+  jobs[0].send_signal(signal.SIGTERM)
+  (text,) = finish(jobs)
+  assert f"resuming at step {step:,}" in text
+  alone = tmp_path / "alone"
+  jobs = start(config, cache, alone, count=1)
+  wait_for_step(alone, jobs, step + 3)
+  jobs[0].send_signal(signal.SIGTERM)
+  finish(jobs)
+  ours, theirs = losses(run), losses(alone)
+  assert set(range(1, step + 4)) <= set(ours)
+  for i in range(1, step + 4):
+    assert ours[i] == pytest.approx(theirs[i], rel=1e-5), i
