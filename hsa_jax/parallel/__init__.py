@@ -1,5 +1,6 @@
 """Device mesh, the sharding table, the compilation cache."""
 
+from hsa_jax.parallel.activations import split_rows
 from hsa_jax.parallel.cache import enable_compilation_cache
 from hsa_jax.parallel.host import (
   keep_freed_memory,
@@ -48,6 +49,7 @@ __all__ = [
   "prepare_host",
   "replicated",
   "sharding_table",
+  "split_rows",
   "step_compiler_options",
   "tree_shardings",
 ]
