@@ -228,14 +228,14 @@ def _topology(text: str | None, slices: int) -> Topology:
 
 
 def _check_slices(cfg: Config, topology: Topology) -> None:
-  """Slices share the batch: each has its part of the data axis."""
-  data = dict(mesh_of(cfg, topology.num_devices).shape)["data"]
-  if data % topology.slices:
+  """Slices share the batch; context and tensor stay inside one."""
+  sizes = dict(mesh_of(cfg, topology.num_devices).shape)
+  if sizes["data"] * sizes["fsdp"] % topology.slices:
     raise FlagError(
       [
-        f"--slices={topology.slices}: must divide data = {data} of the mesh,"
-        " since slices share the batch; fix:"
-        f" --config.mesh.data={topology.slices}"
+        f"--slices={topology.slices}: must divide data*fsdp ="
+        f" {sizes['data'] * sizes['fsdp']} of the mesh, since slices share the"
+        f" batch; fix: --config.mesh.data={topology.slices}"
       ]
     )
 

@@ -152,8 +152,8 @@ def scaled(
 ) -> Iterator[Prospect]:
   """The same work per chip on more and more chips.
 
-  Several slices get one part each of the data axis, or as many as `mesh.data`
-  says; the free axis takes the rest.
+  Where fsdp is the free axis, several slices get one part each of the data
+  axis, or as many as `mesh.data` says; a fixed fsdp is at most all devices.
 
   Args:
     cfg: the run.
@@ -171,6 +171,8 @@ def scaled(
     mesh = cfg.mesh
     if mesh.fsdp == -1:
       mesh = dataclasses.replace(mesh, data=max(mesh.data, topology.slices))
+    elif mesh.fsdp > topology.num_devices:
+      mesh = dataclasses.replace(mesh, fsdp=topology.num_devices)
     run = changed(cfg, mesh=mesh)
     shape = dict(mesh_of(run, topology.num_devices).shape)
     batch = rows * shape["data"] * shape["fsdp"]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 PAPER = "--config=configs/paper_240m.py"
 V5E = "--topology=v5e:4x4"
 NEVER = "--compile=never"
-FSDP = ("--config.mesh.data=1", "--config.mesh.fsdp=-1")
+TENSOR = ("--config.mesh.data=1", "--config.mesh.tensor=-1")
 
 
 def run(capsys, *flags: str) -> tuple[int, str, str]:
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_refused_with_a_fix(capsys):
     ((PAPER, V5E, "--config.mesh.fdsp=3"), "did you mean 'fsdp'"),
     ((PAPER, V5E, "--slices=0"), "at least 1"),
     (
-      (PAPER, V5E, "--slices=2", *FSDP),
+      (PAPER, V5E, "--slices=2", *TENSOR),
       "fix: --config.mesh.data=2",
     ),
     ((PAPER, "--topology=h100:8", "--compile=full"), "for TPUs only"),

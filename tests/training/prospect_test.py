@@ -103,6 +103,12 @@ def test_slices_share_the_batch_when_fsdp_is_free():
   assert (sizes["data"], sizes["fsdp"]) == (2, 256)
 
 
+def test_a_fixed_fsdp_is_at_most_all_devices():
+  found = scaled(config(MeshConfig(data=-1, fsdp=16)), [8, 64])
+  shapes = [tuple(p.mesh.shape.values()) for p in found]
+  assert shapes == [(1, 8, 1, 1), (4, 16, 1, 1)]
+
+
 def test_chips_that_fill_no_equal_slices_are_refused():
   with pytest.raises(TopologyError, match="slices"):
     scaled(config(), [300 + 1])
