@@ -34,7 +34,7 @@ Exit codes: 0 it fits, 2 something to correct, or it does not fit.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -102,11 +102,13 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
   """
   values = config_flag.parse(argv, _define_flags)
   cfg = config_flag.read_config(values)
-  topology = _topology(values["topology"].value, values["slices"].value)
+  topology = _topology(
+    values["topology"].value, int(values["slices"].value or 0)
+  )
   when = str(values["compile"].value)
   if when not in WHEN:
     raise FlagError([f"--compile={when}: takes one of {', '.join(WHEN)}"])
-  scaling = _counts(values["scaling"].value)
+  scaling = _counts(str(values["scaling"].value or ""))
   where = config_flag.source_name(values)
   validate(
     cfg,
@@ -255,8 +257,8 @@ def _distinct(cfg: Config) -> list[StageConfig]:
   return list({(s.batch_size, s.seq_len): s for s in cfg.data.stages}.values())
 
 
-def _print(lines: object) -> None:
-  for line in lines:  # type: ignore[attr-defined]
+def _print(lines: Iterable[str]) -> None:
+  for line in lines:
     print(line, flush=True)
 
 
