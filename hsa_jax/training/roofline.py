@@ -17,10 +17,13 @@ m D of the stream:
 
   gather parameters    2 u (f-1)/f c P        forward and backward
   reduce gradients     u (f-1)/f c P          over fsdp
-                       2 (d-1)/d 4 P/f        over data: there and back
+                       2 (d-1)/d g P/f        over data: there and back
                        and of what fsdp does not split, there and back
   tensor               u 2 (t-1)/t c m D      for each half of a block, in
                                               every pass
+
+where g is c for matrices of products and 4 for embeddings and vectors, whose
+gradients are summed in float32.
 
 Of a collective over n devices of which k are joined by links, the links carry
 (k-1)/k of the bytes, and each device brings 1/k of the rest over the network.
@@ -158,7 +161,6 @@ def transfers(
   local, micro = local_share(cfg, stage, mesh), cfg.train.grad_accum_steps
   split, whole = _elements(state, mesh)
   fsdp = axes["fsdp"]
-  shards = split / fsdp.size + whole
   halves = _tensor_halves(cfg)
   stream = local.size * local.tokens * cfg.model.embed_dim
   moved = (
@@ -166,7 +168,11 @@ def transfers(
     _transfer(
       "reduce gradients (fsdp)", micro * local.size * (split + 2 * whole), fsdp
     ),
-    _transfer("reduce gradients (data)", 2 * 4 * shards, axes["data"]),
+    _transfer(
+      "reduce gradients (data)",
+      2 * _gradient_bytes(state, mesh, local.size),
+      axes["data"],
+    ),
     _transfer("tensor", micro * halves * 2 * stream, axes["tensor"]),
   )
   return tuple(t for t in moved if t.links or t.network)
@@ -202,6 +208,14 @@ def _elements(state: TrainState, mesh: AbstractMesh) -> tuple[float, float]:
     else:
       whole += own
   return split, whole
+
+
+def _gradient_bytes(state: TrainState, mesh: AbstractMesh, size: int) -> float:
+  """Bytes of a device's gradients as they are summed over data."""
+  return sum(
+    row.bytes_per_device / 4 * (size if row.name.endswith(".kernel") else 4)
+    for row in sharding_rows(state.model, mesh)
+  )
 
 
 def _tensor_halves(cfg: Config) -> int:
