@@ -36,7 +36,8 @@ NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --lengths=$(LENGTHS)
 
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
-  eval-32m test test-slow test-lm-eval lint bench bench-memory bench-decode bench-data clean
+  eval-32m test test-slow test-lm-eval aot lint bench bench-memory bench-decode \
+  bench-data clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
@@ -127,6 +128,17 @@ test-slow: $(STAMP)  ## Runs the slow tests too: learning, many devices.
 
 test-lm-eval: $(HARNESS)  ## Installs lm-evaluation-harness, runs its adapter's tests.
 	$(RUN) -m pytest tests/interop
+
+# Beside the environment and not in it: with libtpu installed a run on this
+# machine would wait for a TPU in place of using its cores.
+LIBTPU := $(VENV)/libtpu
+
+$(LIBTPU): $(STAMP)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --constraint constraints.txt --target $@ libtpu
+
+aot: $(LIBTPU)  ## Compiles every pod of every configuration; no TPU needed.
+	PYTHONPATH=$(LIBTPU) $(RUN) -m pytest -m aot
 
 lint: $(STAMP)  ## Style, formatting and types.
 	$(RUN) -m ruff check .

@@ -2,6 +2,10 @@
 
 Run:      python train.py --config=configs/paper_240m.py --workdir=runs/paper_240m
 Check:    python train.py --config=configs/paper_240m.py --workdir=runs/paper_240m --check
+Pods:     --config=configs/paper_240m.py:v5e-16, or :v5e-256 with eight times the
+          rows a step over an eighth of the steps; parameters whole on each chip
+Estimate: python -m hsa_jax.cli.estimate --config=configs/paper_240m.py:v5e-16 --topology=v5e:4x4
+          python -m hsa_jax.cli.estimate --config=configs/paper_240m.py:v5e-256 --topology=v5e:16x16
 Expect:   not measured here: it needs an accelerator and a large corpus.
 
 Known:    about 240M parameters, sliding window 512, chunks of 64, top 8, per
@@ -18,8 +22,11 @@ tokenizer: `--config.data.tokenizer=hf:/path/to/tokenizer.json`.
 
 from hsa_jax import config as c
 
+ROWS = {"v5e-16": 32, "v5e-256": 256}  # of a step, by pod
 
-def get_config():
+
+def get_config(pod="v5e-16"):
+  rows = ROWS[pod]
   hsa = c.HsaConfig(
     num_groups=1,
     chunk_size=64,
@@ -46,13 +53,18 @@ def get_config():
     hsa=hsa,
   )
   stage = c.StageConfig(
-    name="pretrain", num_steps=61_440, seq_len=4_096, batch_size=32
+    name="pretrain",
+    num_steps=61_440 * 32 // rows,
+    seq_len=4_096,
+    batch_size=rows,
   )
   return c.to_config_dict(
     c.Config(
       model=model,
       data=c.DataConfig(corpus="files", store="data/corpus", stages=(stage,)),
-      optimizer=c.OptimizerConfig(learning_rate=1e-3, warmup_steps=1_200),
+      optimizer=c.OptimizerConfig(
+        learning_rate=1e-3, warmup_steps=1_200 * 32 // rows
+      ),
       train=c.TrainConfig(checkpoint_every=1_000, eval_every=1_000),
     )
   )

@@ -15,6 +15,7 @@ from hsa_jax.config import ModelConfig, Position, Remat
 from hsa_jax.models.layers import GatedMlp, RMSNorm, linear, stack
 from hsa_jax.ops import rope
 from hsa_jax.ops.window import window_attention
+from hsa_jax.parallel import split_rows
 from hsa_jax.types import Limits, WindowCache
 
 # Stacks up to this depth are unrolled: a compile-time choice, no layout.
@@ -147,7 +148,7 @@ class WindowBlock(nnx.Module):
     limits: Limits,
     count: jax.Array | int | None = None,
   ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
-    x = checkpoint_name(x, "block_input")
+    x = checkpoint_name(split_rows(x), "block_input")
     read, cache = self.attention(
       self.attention_norm(x), cache, position, limits, count
     )

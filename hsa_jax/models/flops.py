@@ -18,9 +18,10 @@ Forward operations per token, a multiply-add counting as two:
 Useful operations take averages over the positions of the sequence: keys_W of
 min(t + 1, W), chunks of the visible floor(t / S), slots of min(K, visible).
 Executed ones take what the chosen implementations compute: whole key bands,
-every chunk (scores, and the dense read), every slot. Norms, rotations, softmax
-and other elementwise work are not counted. Training costs three times the
-forward pass; recomputation (`remat`) is not useful work and is not counted.
+every chunk (scores; the dense read: those before the end of a tile of
+queries), every slot. Norms, rotations, softmax and other elementwise work are
+not counted. Training costs three times the forward pass; recomputation
+(`remat`) is not useful work and is not counted.
 Source: arXiv 2510.17196; the conventions of arXiv 2204.02311 appendix B.
 """
 
@@ -83,13 +84,20 @@ class Flops(NamedTuple):
   executed_parts: dict[str, float]
 
 
-class _Lengths(NamedTuple):
-  """Averages per token that the formulas multiply with."""
+class Lengths(NamedTuple):
+  """Averages per token that the formulas multiply with.
 
-  keys: float  # of a window layer
-  chunks: float  # scored by a retrieval
-  slots: float  # read, in chunks
-  encoded: float  # share of the tokens in complete chunks
+  Attributes:
+    keys: of a window layer.
+    chunks: scored by a retrieval.
+    slots: read, in chunks.
+    encoded: share of the tokens in complete chunks.
+  """
+
+  keys: float
+  chunks: float
+  slots: float
+  encoded: float
 
 
 def count_parameters(cfg: ModelConfig) -> Counts:
@@ -123,7 +131,7 @@ def flops_per_token(
     Useful and executed operations, in all and by part.
   """
   useful = _parts(cfg, _useful_lengths(cfg, seq_len))
-  executed = _parts(cfg, _executed_lengths(cfg, seq_len, backend))
+  executed = _parts(cfg, executed_lengths(cfg, seq_len, backend))
   return Flops(sum(useful.values()), sum(executed.values()), useful, executed)
 
 
@@ -139,7 +147,7 @@ def prefill_flops_per_token(cfg: ModelConfig) -> float:
   decoder and the head do not run on a prefix (see `docs/concepts.md`). Without
   a memory every window block belongs to the lower decoder.
   """
-  full = _Lengths(float(cfg.window_size), 0.0, 0.0, encoded=1.0)
+  full = Lengths(float(cfg.window_size), 0.0, 0.0, encoded=1.0)
   parts = _parts(cfg, full)
   last = 0 if cfg.hsa.num_groups else parts["upper"]
   return parts["lower"] + parts["encoder"] + parts["chunking"] + last
@@ -218,7 +226,7 @@ def _read_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
   return norms + matrices + _mlp_parameters(cfg, cfg.mlp_dim) + window
 
 
-def _useful_lengths(cfg: ModelConfig, seq_len: int) -> _Lengths:
+def _useful_lengths(cfg: ModelConfig, seq_len: int) -> Lengths:
   """Averages of min(t + 1, W), floor(t / S) and min(K, floor(t / S))."""
   size, length = cfg.hsa.chunk_size, seq_len
   window = min(cfg.window_size, length)
@@ -227,7 +235,7 @@ def _useful_lengths(cfg: ModelConfig, seq_len: int) -> _Lengths:
   # Beyond K visible chunks the excess is again a staircase, K * S later.
   excess = _sum_visible(max(0, length - cfg.hsa.top_k * size), size)
   encoded = length // size * size / length
-  return _Lengths(keys, chunks / length, (chunks - excess) / length, encoded)
+  return Lengths(keys, chunks / length, (chunks - excess) / length, encoded)
 
 
 def _sum_visible(length: int, size: int) -> int:
@@ -236,8 +244,14 @@ def _sum_visible(length: int, size: int) -> int:
   return size * whole * (whole - 1) // 2 + tail * whole
 
 
-def _executed_lengths(cfg: ModelConfig, seq_len: int, backend: str) -> _Lengths:
-  """What the implementations multiply, masked or not."""
+def executed_lengths(cfg: ModelConfig, seq_len: int, backend: str) -> Lengths:
+  """What the implementations multiply per token, masked or not.
+
+  Args:
+    cfg: the model.
+    seq_len: tokens of the sequence.
+    backend: what `auto` implementations are resolved for.
+  """
   num_chunks = seq_len // cfg.hsa.chunk_size
   implementation = cfg.hsa.implementation
   if implementation == "auto":
@@ -246,10 +260,20 @@ def _executed_lengths(cfg: ModelConfig, seq_len: int, backend: str) -> _Lengths:
     )
   slots = cfg.hsa.top_k if num_chunks else 0
   if implementation == "dense":
-    slots = num_chunks
+    slots = _dense_slots(seq_len, cfg.hsa.chunk_size)
   keys = _executed_keys(cfg, seq_len)
   encoded = num_chunks * cfg.hsa.chunk_size / seq_len
-  return _Lengths(keys, num_chunks, slots, encoded)
+  return Lengths(keys, num_chunks, slots, encoded)
+
+
+def _dense_slots(seq_len: int, size: int) -> float:
+  """Chunks before the last token of each tile of a causal dense read."""
+  tile = read_ops.dense_tile(seq_len)
+  total = 0
+  for start in range(0, seq_len, tile):
+    stop = min(start + tile, seq_len)
+    total += (stop - start) * min((stop - 1) // size, seq_len // size)
+  return total / seq_len
 
 
 def _executed_keys(cfg: ModelConfig, seq_len: int) -> float:
@@ -262,7 +286,7 @@ def _executed_keys(cfg: ModelConfig, seq_len: int) -> float:
   return bands * block * padded_queries / seq_len
 
 
-def _parts(cfg: ModelConfig, lengths: _Lengths) -> dict[str, float]:
+def _parts(cfg: ModelConfig, lengths: Lengths) -> dict[str, float]:
   """Operations per token by part."""
   hsa, groups = cfg.hsa, cfg.hsa.num_groups
   block = _window_block_flops(cfg, lengths.keys)
@@ -306,7 +330,7 @@ def _retrieval_flops(cfg: ModelConfig, hsa: HsaConfig, chunks: float) -> float:
   return hsa.landmark_dim * (query + scores) / hsa.tokens_per_retrieval
 
 
-def _read_flops(cfg: ModelConfig, hsa: HsaConfig, lengths: _Lengths) -> float:
+def _read_flops(cfg: ModelConfig, hsa: HsaConfig, lengths: Lengths) -> float:
   width = cfg.num_heads * cfg.head_dim
   matrices = cfg.embed_dim * (4 * width + 6 * cfg.mlp_dim)
   scores = 4 * width * hsa.chunk_size * lengths.slots

@@ -26,6 +26,7 @@ from hsa_jax.models.encoder import ChunkEncoder
 from hsa_jax.models.group import HsaGroup
 from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.models.layers import RMSNorm, initializer, linear
+from hsa_jax.parallel import split_rows
 from hsa_jax.types import (
   ChunkBlock,
   GroupCarry,
@@ -115,7 +116,7 @@ class LanguageModel(nnx.Module):
     block = self._remat(lambda encoder, x: encoder(x))(self.encoder, x)
     for i, group in enumerate(self.groups):
       x = self._remat(self._read)(
-        group.block, x, block, limits, self._noise(noise_key, i)
+        group.block, split_rows(x), block, limits, self._noise(noise_key, i)
       )
       x = group.run_window_blocks(x, limits)
     return x
@@ -140,10 +141,12 @@ class LanguageModel(nnx.Module):
 
   def head(self, hidden: Hidden) -> Logits:
     """Final norm and logits, float32."""
-    hidden = self.norm(hidden)
+    hidden = self.norm(split_rows(hidden))
     if self.cfg.tie_embeddings:
-      return self.embedding.attend(hidden).astype(jnp.float32)
-    return self.output(hidden).astype(jnp.float32)
+      logits = self.embedding.attend(hidden)
+    else:
+      logits = self.output(hidden)
+    return split_rows(logits, last="tensor").astype(jnp.float32)
 
   def init_carry(self, batch: int) -> WindowCache:
     """The lower decoder's caches before the first token, stacked by layer."""

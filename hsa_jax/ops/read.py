@@ -44,6 +44,11 @@ def pick_implementation(
   return "dense" if num_chunks <= ratio * top_k else "gather"
 
 
+def dense_tile(length: int) -> int:
+  """Queries of a tile of the causal dense read."""
+  return max(-(-length // DENSE_MAX_TILES), DENSE_MIN_TILE)
+
+
 def read_chunks(
   query: Float[Array, "B T N H"],
   keys: Float[Array, "B C S G H"],
@@ -217,7 +222,7 @@ def _read_dense_causal(
 ) -> jax.Array:
   """`_read_dense` per tile of queries, on the chunks before its last one."""
   length, (num_chunks, chunk_size) = query.shape[1], keys.shape[1:3]
-  tile = max(-(-length // DENSE_MAX_TILES), DENSE_MIN_TILE)
+  tile = dense_tile(length)
   parts = []
   for start in range(0, length, tile):
     rows = slice(start, min(start + tile, length))

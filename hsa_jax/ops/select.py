@@ -116,7 +116,11 @@ def _top_k_later(
   num_chunks = chosen.shape[-1]
   width = min(top_k, num_chunks)
   # lax.top_k prefers the lower index among equals: reversing prefers the later.
-  best, reverse = _top_k(chosen[..., ::-1], width)
+  best, reverse = lax.platform_dependent(
+    chosen[..., ::-1],
+    tpu=lambda scores: tuple(lax.top_k(scores, width)),
+    default=lambda scores: _top_k(scores, width),
+  )
   used = best > -jnp.inf
   if limit is not None:
     used &= (jnp.arange(width) < limit)[None, None, None]
@@ -129,7 +133,8 @@ def _top_k_later(
 def _top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
   """`lax.top_k` that a mesh splits over all axes but the last.
 
-  The partitioner would gather every score on every device instead.
+  The partitioner would gather every score on every device instead. Not that of
+  TPUs, which in turn knows no `custom_partitioning` (jax-ml/jax#38196).
   """
   best, index = lax.top_k(scores, k)
   return best, index

@@ -1,5 +1,6 @@
 """Start of processes, device mesh, sharding table, compilation cache."""
 
+from hsa_jax.parallel.activations import split_rows
 from hsa_jax.parallel.cache import enable_compilation_cache
 from hsa_jax.parallel.distributed import Process, start
 from hsa_jax.parallel.host import (
@@ -68,6 +69,7 @@ __all__ = [
   "require_alone",
   "sharding_table",
   "slice_shape",
+  "split_rows",
   "start",
   "step_compiler_options",
   "tree_shardings",

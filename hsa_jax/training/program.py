@@ -60,6 +60,10 @@ class StepPrograms:
     """The state of these arrays."""
     return jax.tree.unflatten(self._structure, leaves)
 
+  def lower(self, leaves: Leaves, batch: Batch) -> Any:
+    """The step for batches of this shape, ready for a compiler."""
+    return self._step.lower(leaves, batch)
+
   def program(
     self,
     leaves: Leaves,
@@ -76,7 +80,7 @@ class StepPrograms:
     shape = batch.tokens.shape
     if shape not in self._programs:
       start = time.perf_counter()
-      lowered = self._step.lower(leaves, batch)
+      lowered = self.lower(leaves, batch)
       self._programs[shape] = lowered.compile(step_compiler_options())
       seconds = time.perf_counter() - start
       say(

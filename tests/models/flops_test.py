@@ -1,6 +1,7 @@
 """Parameter and operation counts against the built model and brute force."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -10,6 +11,8 @@ from flax import nnx
 
 from hsa_jax.config import HsaConfig, ModelConfig
 from hsa_jax.models import flops, language_model
+from hsa_jax.ops import read
+from hsa_jax.types import Selection
 
 BASE_HSA = HsaConfig(
   num_groups=1,
@@ -156,6 +159,36 @@ def test_forward_matches_the_compiler():
   executed = flops.flops_per_token(cfg, 96).executed
   # Elementwise work is in the compiler's count and not in ours.
   assert executed <= counted <= 1.6 * executed
+
+
+def test_a_dense_read_multiplies_what_its_tiles_see():
+  """XLA's own count of the causal read, which is cut into tiles."""
+  length, size, heads, dim = 512, 64, 4, 16
+  chunks = length // size
+  hsa = dataclasses.replace(
+    BASE_HSA, implementation="dense", chunk_size=size, num_memory_heads=1
+  )
+  cfg = dataclasses.replace(BASE, hsa=hsa)
+  slots = flops.executed_lengths(cfg, length, "cpu").slots
+  # Tiles of 128 tokens see 1, 3, 5 and 7 chunks.
+  assert slots == (1 + 3 + 5 + 7) / 4
+
+  def array(*shape, dtype="float32"):
+    return jax.ShapeDtypeStruct((1, *shape), dtype)
+
+  keys = array(chunks, size, 1, dim)
+  picked = Selection(
+    array(length, 1, 2, dtype="int32"),
+    array(length, 1, 2),
+    array(length, 1, 2, dtype="bool"),
+  )
+  program = jax.jit(
+    functools.partial(read.read_chunks, causal=True, implementation="dense")
+  ).lower(array(length, heads, dim), keys, keys, picked, array(length, 1, 2))
+  counted = program.compile().cost_analysis()["flops"] / length
+  products = 4 * heads * dim * size * slots
+  # Softmax and weighting are a few operations for each score.
+  assert products <= counted <= products + 20 * heads * size * slots
 
 
 def test_prefill_is_what_a_prefix_costs():

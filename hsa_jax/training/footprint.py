@@ -1,0 +1,224 @@
+"""Bytes that a training step needs on each device, without compiling it.
+
+Parameters and optimizer state are exact: the shapes of the real state, cut by
+the real sharding table. The rest is arithmetic on what the step keeps. Per
+device, with m tokens of a micro-batch, c bytes of the compute type, t devices
+along `tensor`, and the letters of `models/flops.py`:
+
+  gradients   one float32 per parameter, split like it
+  saved, remat = block
+              c m D for each window block, the encoder and each group;
+              each group's selection, 9 m G K; keys and values 2 c m G H
+  saved, remat = none
+              c m (4 D + (2 N H + 2 P H + 3 F) / t) + 4 m N keys / t for each
+              window block (norms, heads, MLP; float32 scores), and likewise
+              for the encoder (keys: S + c) and each group (keys: S slots)
+  working     three float32 copies of the largest array: logits m V / t, or the
+              scores of one window, read or encoder that is recomputed, next to
+              the inside of its block
+
+The total counts gradients or the logits' copies, whichever is more: gradients
+are made while the logits are already gone. What fuses and what is laid out with
+padding the compiler decides: `training/aot.py` asks it.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import AbstractMesh, AxisType
+
+from hsa_jax.config import Config, ModelConfig, Remat, StageConfig
+from hsa_jax.models import LanguageModel
+from hsa_jax.models.flops import executed_lengths
+from hsa_jax.parallel import AXES, ShardingRow, mesh_shape, sharding_table
+from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.state import TrainState, abstract_state
+
+COPIES = 3  # of logits or scores in float32: values, softmax, gradient
+
+
+class Footprint(NamedTuple):
+  """Bytes on each device.
+
+  Attributes:
+    parameters: float32, exact.
+    optimizer: its state, exact.
+    gradients: float32.
+    saved: activations kept for the backward pass.
+    head: copies of the logits.
+    block: inside of the block that needs most.
+  """
+
+  parameters: int
+  optimizer: int
+  gradients: int
+  saved: int
+  head: int
+  block: int
+
+  @property
+  def working(self) -> int:
+    """Beyond what is kept: the logits first, gradients and blocks later."""
+    return max(self.head, self.gradients + self.block)
+
+  @property
+  def total(self) -> int:
+    """The peak."""
+    return self.parameters + self.optimizer + self.saved + self.working
+
+
+class Local(NamedTuple):
+  """A device's share of a micro-batch.
+
+  Attributes:
+    rows: of the batch.
+    tokens: rows times their length.
+    tensor: devices that share each matrix product.
+    size: bytes of the compute type.
+  """
+
+  rows: int
+  tokens: int
+  tensor: int
+  size: int
+
+
+def state_shapes(cfg: Config) -> TrainState:
+  """Shapes and types of the whole training state; no array is made."""
+  tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
+  return abstract_state(
+    lambda rngs: LanguageModel(cfg.model, rngs=rngs),
+    tx,
+    mesh=abstract_mesh((1,) * len(AXES)),  # type: ignore[arg-type]
+  )
+
+
+def abstract_mesh(shape: Iterable[int]) -> AbstractMesh:
+  """A mesh of devices that need not exist."""
+  return AbstractMesh(
+    tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+  )
+
+
+def mesh_of(cfg: Config, num_devices: int) -> AbstractMesh:
+  """The run's mesh on so many devices.
+
+  Raises:
+    ValueError: if its sizes do not multiply to them.
+  """
+  return abstract_mesh(mesh_shape(cfg.mesh, num_devices))
+
+
+def sharding_rows(tree: Any, mesh: AbstractMesh) -> list[ShardingRow]:
+  """The sharding table, where the mesh has no devices."""
+  return list(sharding_table(tree, mesh))  # type: ignore[arg-type]
+
+
+def unsplit(state: TrainState, mesh: AbstractMesh) -> list[ShardingRow]:
+  """Matrices that `fsdp` leaves whole because it does not divide them."""
+  if dict(mesh.shape)["fsdp"] == 1:
+    return []
+  return [
+    row
+    for row in sharding_rows(state.model, mesh)
+    if row.name.endswith((".kernel", ".embedding"))
+    and "fsdp" not in tuple(row.spec)
+  ]
+
+
+def footprint(
+  cfg: Config,
+  stage: StageConfig,
+  state: TrainState,
+  mesh: AbstractMesh,
+  *,
+  backend: str,
+) -> Footprint:
+  """Bytes on each device for steps of one stage.
+
+  Args:
+    cfg: the run.
+    stage: length and batch.
+    state: of `state_shapes`; it depends on the model and optimizer alone.
+    mesh: of `mesh_of`.
+    backend: what `auto` implementations are resolved for.
+  """
+  parameters = _bytes(state.model, mesh)
+  local = local_share(cfg, stage, mesh)
+  return Footprint(
+    parameters=parameters,
+    optimizer=_bytes({"opt_state": state.opt_state}, mesh),
+    gradients=parameters,
+    saved=_saved(cfg.model, stage, local, backend),
+    head=COPIES * 4 * local.tokens * cfg.model.vocab_size // local.tensor,
+    block=_block(cfg.model, stage, local, backend),
+  )
+
+
+def local_share(cfg: Config, stage: StageConfig, mesh: AbstractMesh) -> Local:
+  """What one device has of each micro-batch."""
+  sizes = dict(mesh.shape)
+  split = sizes["data"] * sizes["fsdp"] * cfg.train.grad_accum_steps
+  rows = math.ceil(stage.batch_size / split)
+  size = jax.numpy.dtype(cfg.model.compute_dtype).itemsize
+  return Local(rows, rows * stage.seq_len, sizes["tensor"], size)
+
+
+def _bytes(tree: Any, mesh: AbstractMesh) -> int:
+  return sum(row.bytes_per_device for row in sharding_rows(tree, mesh))
+
+
+def _saved(
+  cfg: ModelConfig, stage: StageConfig, local: Local, backend: str
+) -> int:
+  hsa = cfg.hsa
+  groups, on = hsa.num_groups, 1 if hsa.num_groups else 0
+  layers = cfg.num_lower_layers + cfg.num_upper_layers
+  stream = local.size * cfg.embed_dim
+  memory = 2 * local.size * hsa.num_memory_heads * cfg.head_dim
+  chosen = 9 * hsa.num_memory_heads * hsa.top_k
+  shared = on * memory + groups * chosen
+  if cfg.remat is Remat.BLOCK:
+    return local.tokens * ((layers + groups + on) * stream + shared)
+  window, encoder, read = _insides(cfg, stage, local, backend, copies=1)
+  inside = layers * window + on * encoder + groups * read
+  return math.ceil(local.tokens * (inside + shared))
+
+
+def _block(
+  cfg: ModelConfig, stage: StageConfig, local: Local, backend: str
+) -> int:
+  """The block that is being differentiated: its inside, or its scores."""
+  copies = COPIES if cfg.remat is Remat.BLOCK else COPIES - 1
+  return math.ceil(
+    local.tokens * max(_insides(cfg, stage, local, backend, copies=copies))
+  )
+
+
+def _insides(
+  cfg: ModelConfig,
+  stage: StageConfig,
+  local: Local,
+  backend: str,
+  *,
+  copies: int,
+) -> tuple[float, float, float]:
+  """Bytes per token inside a window block, the encoder, a group's read."""
+  hsa, lengths = cfg.hsa, executed_lengths(cfg, stage.seq_len, backend)
+  heads = 2 * (cfg.num_heads + cfg.num_kv_heads) * cfg.head_dim
+  score = copies * 4 * cfg.num_heads / local.tensor
+
+  def inside(heads: float, mlp_dim: int) -> float:
+    wide = (heads + 3 * mlp_dim) / local.tensor
+    return local.size * (4 * cfg.embed_dim + wide)
+
+  window = inside(heads, cfg.mlp_dim) + score * lengths.keys
+  if not hsa.num_groups:
+    return window, 0.0, 0.0
+  layer = inside(heads, hsa.encoder_mlp_dim) + score * (hsa.chunk_size + 1)
+  encoder = hsa.encoder_layers * layer * (1 + 1 / hsa.chunk_size)
+  own = 2 * cfg.num_heads * cfg.head_dim
+  keys = hsa.chunk_size * lengths.slots
+  return window, encoder, inside(own, cfg.mlp_dim) + score * keys
