@@ -54,46 +54,58 @@ STAGES = (
     sources=(row(0.65, Task.NIAH, 1, 1), pairs(0.25, 1), TEXT),
   ),
   StageConfig(
-    name="few",
-    num_steps=700,
-    seq_len=384,
-    batch_size=12,
+    name="two",
+    num_steps=250,
+    seq_len=256,
+    batch_size=18,
     sources=(
-      row(0.2, Task.NIAH, 2, 2),
+      row(0.25, Task.NIAH, 1, 1),
+      row(0.4, Task.MK_MQ, 2, 2),
+      pairs(0.25, 1),
+      TEXT,
+    ),
+  ),
+  StageConfig(
+    name="few",
+    num_steps=1_000,
+    seq_len=512,
+    batch_size=8,
+    sources=(
       row(0.1, Task.NIAH, 1, 1),
-      NOISE,
-      pairs(0.2, 2),
-      row(0.2, Task.VT, 3, 1),
+      row(0.15, Task.NIAH, 3, 3),
+      row(0.1, Task.MK_MQ, 2, 2),
+      row(0.2, Task.MK_MQ, 4, 4),
+      pairs(0.1, 4),
+      row(0.1, Task.VT, 3, 1),
       row(0.15, Task.VT, 6, 2),
       TEXT,
     ),
   ),
   StageConfig(
     name="many",
-    num_steps=1_400,
+    num_steps=700,
     seq_len=1024,
     batch_size=4,
     sources=(
-      row(0.15, Task.NIAH, 4, 4),
-      row(0.05, Task.NIAH, 1, 1),
+      row(0.1, Task.NIAH, 4, 4),
+      row(0.1, Task.NIAH, 1, 1),
       NOISE,
-      row(0.25, Task.MK_MQ, 6, 6),
-      pairs(0.1, 6),
-      row(0.3, Task.VT, 6, 2),
+      row(0.3, Task.MK_MQ, 6, 6),
+      row(0.35, Task.VT, 6, 2),
       TEXT,
     ),
   ),
   StageConfig(
     name="sft",
-    num_steps=600,
+    num_steps=400,
     seq_len=1024,
     batch_size=4,
     sources=(
       row(0.1, Task.NIAH, 1, 1),
       NOISE,
-      row(0.25, Task.MK_MQ, 6, 2),
-      row(0.25, Task.VT, 6, 2),
-      row(0.25, Task.VT, 6, 1),
+      row(0.35, Task.MK_MQ, 6, 2),
+      row(0.2, Task.VT, 6, 2),
+      row(0.2, Task.VT, 6, 1),
       TEXT,
     ),
   ),
@@ -103,9 +115,13 @@ STAGES = (
 def build(stages=STAGES) -> c.Config:
   """The configuration."""
   cfg = quickstart.build(stages)
-  hsa = dataclasses.replace(cfg.model.hsa, chunk_size=32, num_memory_heads=2)
+  hsa = dataclasses.replace(
+    cfg.model.hsa, chunk_size=32, top_k=8, num_memory_heads=2
+  )
   model = dataclasses.replace(cfg.model, window_size=64, hsa=hsa)
-  train = dataclasses.replace(cfg.train, checkpoint_every=300)
+  train = dataclasses.replace(
+    cfg.train, checkpoint_every=300, top_k_schedule=((0, 4), (720, 8))
+  )
   return dataclasses.replace(cfg, model=model, train=train)
 
 
