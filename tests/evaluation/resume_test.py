@@ -19,6 +19,7 @@ STRETCHES = LENGTH // SEGMENT
 COMMITS = 9  # of the second sample
 # One reader for all runs: what a kill costs is counted in its stretches.
 FLAGS = ("--lengths=64K", "--samples=2", "--prefill=sequential")
+WRITTEN = ("--suites=passkey", "--tasks=passkey_text")  # not teacher forced
 DISK = "--memory=disk"
 
 # Commits after every stretch; dies in the append after the last one wanted.
@@ -48,7 +49,13 @@ def killed(tmp_path_factory):
   folder = tmp_path_factory.mktemp("resume")
   make_checkpoint(folder / "run")
   whole = run(folder / "run", folder / "whole")
-  flags = flags_of(folder / "run", folder / "killed", DISK)
+  kill(folder / "run", folder / "killed")
+  return folder / "run", whole, folder / "killed"
+
+
+def kill(checkpoint, workdir, *more) -> None:
+  """Leaves the results of a command that dies inside its second sample."""
+  flags = flags_of(checkpoint, workdir, DISK, *more)
   result = subprocess.run(
     [sys.executable, "-c", KILLED, *flags],
     env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.getcwd()},
@@ -57,7 +64,6 @@ def killed(tmp_path_factory):
     timeout=600,
   )
   assert result.returncode == -signal.SIGKILL, result.stderr[-3000:]
-  return folder / "run", whole, folder / "killed"
 
 
 def flags_of(checkpoint, workdir, *more) -> list[str]:
@@ -91,6 +97,18 @@ def test_goes_on_inside_the_sample(killed, tmp_path, capsys):
   assert f"going on at token {done:,} of a sample" in out
   assert "warning" not in out
   assert not (workdir / "memory").exists()
+
+
+def test_a_written_answer_goes_on_too(killed, tmp_path, capsys):
+  checkpoint, _, _ = killed
+  whole = run(checkpoint, tmp_path / "whole", DISK, *WRITTEN)
+  kill(checkpoint, tmp_path / "eval", *WRITTEN)
+  lines = run(checkpoint, tmp_path / "eval", DISK, *WRITTEN)
+  for ours, theirs in zip(lines, whole, strict=True):
+    for field in ("sample", "prediction", "recalled_evidence", "recipe"):
+      assert ours[field] == theirs[field]
+  assert whole[1]["tokens_read"] - lines[1]["tokens_read"] == COMMITS * SEGMENT
+  assert "going on at token" in capsys.readouterr().out
 
 
 def truncate(folder):
