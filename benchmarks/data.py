@@ -40,6 +40,7 @@ from hsa_jax.data.sources import Shares, source_of_rows
 from hsa_jax.data.store import TokenStore
 from hsa_jax.data.tokenizer import Tokenizer, load_tokenizer
 from hsa_jax.models.flops import training_flops_per_token
+from hsa_jax.parallel.chips import CHIPS
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import measure
@@ -47,8 +48,6 @@ import measure
 ROW_BYTES = 3_000  # of text, about a web page
 SHARES = Shares(valid=0.01, test=0.01)
 CHIPS_PER_HOST = 4
-# bfloat16 operations per second of a chip, as its maker gives them.
-PEAKS = {"v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
 
 
 class Pod(NamedTuple):
@@ -205,7 +204,7 @@ def consume(
   cfg = measure.read_config(str(config_path(pod)))
   stage = cfg.data.stages[-1]
   flops = training_flops_per_token(cfg.model, stage.seq_len)
-  needed = args.mfu * PEAKS[pod.chip] * CHIPS_PER_HOST / flops
+  needed = args.mfu * CHIPS[pod.chip].peak_flops * CHIPS_PER_HOST / flops
   rows = max(stage.batch_size // pod.hosts, 1)
   stages = (
     StageConfig("read", args.steps + 1, stage.seq_len, rows, (SourceConfig(),)),

@@ -4,7 +4,8 @@ Peaks are the makers' own: Google's pages on each Cloud TPU ("System
 architecture": bf16 peak, memory, bidirectional interconnect and data-centre
 network per chip; v5e's network is its pod's 6.4 Tbit/s over 256 chips) and
 NVIDIA's data sheets (SXM boards; bf16 without sparsity, NVLink in both
-directions, one 400 Gbit/s port per GPU of a DGX). Both directions are halved
+directions, one 400 Gbit/s port per GPU of a DGX, 200 of
+the A100's). Both directions are halved
 here: a collective receives and sends at once.
 """
 
@@ -52,6 +53,7 @@ _ROWS = (
   Chip("v5p", "tpu", 459e12, 95 * GIB, 2.765e12, 600e9, 6.25e9, 8960, 1, 3),
   Chip("v6e", "tpu", 918e12, 32 * GIB, 1.638e12, 400e9, 12.5e9, 256, 1, 2),
   Chip("tpu7x", "tpu", 2307e12, 192 * GIB, 7.38e12, 600e9, 12.5e9, 9216, 2, 3),
+  Chip("a100", "gpu", 312e12, 80 * 10**9, 2.039e12, 300e9, 25e9, 8, 1, 1),
   Chip("h100", "gpu", 989e12, 80 * 10**9, 3.35e12, 450e9, 50e9, 8, 1, 1),
   Chip("h200", "gpu", 989e12, 141 * 10**9, 4.8e12, 450e9, 50e9, 8, 1, 1),
   Chip("b200", "gpu", 2250e12, 180 * 10**9, 8e12, 900e9, 50e9, 8, 1, 1),
@@ -73,6 +75,7 @@ _KINDS = (
   ("tpu v6", "v6e"),
   ("tpu7x", "tpu7x"),
   ("tpu v7", "tpu7x"),
+  ("a100", "a100"),
   ("h100", "h100"),
   ("h200", "h200"),
   ("b200", "b200"),

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from hsa_jax.config import Config, ModelConfig
 from hsa_jax.models import LanguageModel
+from hsa_jax.parallel.chips import peak_flops
 from hsa_jax.training.boards import open_boards
 from hsa_jax.training.checkpoint import Checkpointer, tokens_seen
 from hsa_jax.training.console import Console, Progress
@@ -17,7 +18,7 @@ from hsa_jax.training.metrics import MetricsWriter
 from hsa_jax.training.profiling import Profile
 from hsa_jax.training.saving import Save
 from hsa_jax.training.selection import Diagnose, can_diagnose
-from hsa_jax.training.throughput import Machine, peak_flops
+from hsa_jax.training.throughput import Machine
 
 
 def make_hooks(

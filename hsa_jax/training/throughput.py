@@ -12,7 +12,6 @@ recomputation are no useful work. Convention: arXiv 2204.02311 appendix B.
 """
 
 import functools
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,32 +19,6 @@ import numpy as np
 
 from hsa_jax.config import ModelConfig
 from hsa_jax.models.flops import training_flops_per_token
-
-# Dense bfloat16 FLOP/s of one JAX device, as its makers state; the first
-# pattern that the device kind matches. A device of TPU7x is half a chip.
-PEAKS: tuple[tuple[str, float], ...] = (
-  (r"TPU ?v4", 275e12),
-  (r"TPU ?v5 ?lite|TPU ?v5e", 197e12),
-  (r"TPU ?v5", 459e12),
-  (r"TPU ?v6", 918e12),
-  (r"TPU ?v?7", 1153.5e12),
-  (r"A100", 312e12),
-  (r"H100 PCIe", 756e12),
-  (r"H100|H200", 989e12),
-  (r"B200", 2250e12),
-)
-
-
-def peak_flops(device_kind: str) -> float | None:
-  """Peak bfloat16 FLOP/s of one device; None for a kind not in the table.
-
-  Args:
-    device_kind: as JAX names it, such as `TPU v5 lite`.
-  """
-  for pattern, peak in PEAKS:
-    if re.search(pattern, device_kind, re.IGNORECASE):
-      return peak
-  return None
 
 
 class Machine(NamedTuple):

@@ -84,6 +84,7 @@ def test_chips_come_in_as_few_slices_as_they_can():
     ("TPU v5p", "v5p"),
     ("TPU v6 lite", "v6e"),
     ("TPU7x", "tpu7x"),
+    ("NVIDIA A100-SXM4-80GB", "a100"),
     ("NVIDIA H100 80GB HBM3", "h100"),
     ("NVIDIA H200", "h200"),
   ],

@@ -6,12 +6,12 @@ import jax
 import pytest
 
 from hsa_jax.config import HsaConfig, ModelConfig, RetrievalHeads, Weighting
+from hsa_jax.parallel.chips import peak_flops
 from hsa_jax.training.hooks import MetricsLog, Moment, Record
 from hsa_jax.training.throughput import (
   Machine,
   Window,
   device_memory,
-  peak_flops,
   rates,
   useful_flops,
 )
@@ -171,25 +171,6 @@ def test_memory_where_the_backend_tells():
   }
   assert device_memory(jax.devices("cpu")[0]) == {}
   assert device_memory(None) == {}
-
-
-@pytest.mark.parametrize(
-  ("kind", "tera"),
-  [
-    ("TPU v4", 275),
-    ("TPU v5 lite", 197),
-    ("TPU v5", 459),
-    ("TPU v5p", 459),
-    ("TPU v6 lite", 918),
-    ("NVIDIA A100-SXM4-80GB", 312),
-    ("NVIDIA H100 80GB HBM3", 989),
-    ("NVIDIA H100 PCIe", 756),
-    ("NVIDIA H200", 989),
-    ("NVIDIA B200", 2250),
-  ],
-)
-def test_peaks_by_the_names_that_jax_gives(kind, tera):
-  assert peak_flops(kind) == tera * 1e12
 
 
 def test_the_log_counts_each_stage_by_its_own_length():
