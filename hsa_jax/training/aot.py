@@ -25,7 +25,7 @@ from hsa_jax.ops import read as read_ops
 from hsa_jax.parallel import batch_sharding, make_mesh
 from hsa_jax.parallel.chips import Topology
 from hsa_jax.training.collectives import Collective, read_collectives
-from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.guard import run_optimizer
 from hsa_jax.training.program import StepPrograms
 from hsa_jax.training.state import abstract_state
 
@@ -142,7 +142,7 @@ def compile_step(
   """
   mesh = topology_mesh(cfg, topology)
   cfg = for_backend(cfg, stage, topology.chip.platform)
-  tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
+  tx = run_optimizer(cfg)
   state = abstract_state(
     lambda rngs: LanguageModel(cfg.model, rngs=rngs), tx, mesh=mesh
   )

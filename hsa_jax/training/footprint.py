@@ -33,7 +33,7 @@ from hsa_jax.config import Config, ModelConfig, Remat, StageConfig
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import executed_lengths
 from hsa_jax.parallel import AXES, ShardingRow, mesh_shape, sharding_table
-from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.guard import run_optimizer
 from hsa_jax.training.state import TrainState, abstract_state
 
 COPIES = 3  # of logits or scores in float32: values, softmax, gradient
@@ -87,7 +87,7 @@ class Local(NamedTuple):
 
 def state_shapes(cfg: Config) -> TrainState:
   """Shapes and types of the whole training state; no array is made."""
-  tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
+  tx = run_optimizer(cfg)
   return abstract_state(
     lambda rngs: LanguageModel(cfg.model, rngs=rngs),
     tx,

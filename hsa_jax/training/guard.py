@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from hsa_jax.config import Guard, TrainConfig
+from hsa_jax.config import Config, Guard, TrainConfig
+from hsa_jax.training.optimizer import make_optimizer
 
 SPIKE_WARMUP = 100  # accepted steps before a norm can be called unusual
 FORGET = 0.01  # of the running mean at each step; of a skip, made up for
@@ -64,6 +65,12 @@ def is_guarded(cfg: TrainConfig) -> bool:
   anything is saved, and the step needs no guard.
   """
   return cfg.on_nonfinite is Guard.SKIP or cfg.on_spike is not Guard.IGNORE
+
+
+def run_optimizer(cfg: Config) -> optax.GradientTransformation:
+  """The optimizer of a run, behind the guard if one is asked for."""
+  tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
+  return guarded(tx, cfg.train)
 
 
 def guarded(

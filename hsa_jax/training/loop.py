@@ -13,10 +13,9 @@ from hsa_jax.parallel import make_mesh, place_batch
 from hsa_jax.training.boards import check_boards
 from hsa_jax.training.checkpoint import Checkpointer
 from hsa_jax.training.console import Console
-from hsa_jax.training.guard import guarded
+from hsa_jax.training.guard import run_optimizer
 from hsa_jax.training.hooks import Hook, Moment
 from hsa_jax.training.inputs import Inputs, open_inputs
-from hsa_jax.training.optimizer import make_optimizer
 from hsa_jax.training.program import StepPrograms
 from hsa_jax.training.reader import Clock, Reader, Sent
 from hsa_jax.training.restore import restore_newest
@@ -61,8 +60,7 @@ def train(
   inputs = open_inputs(cfg) if inputs is None else inputs
   mesh = make_mesh(cfg.mesh)
   console = Console(active=jax.process_index() == 0)
-  tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
-  tx = guarded(tx, cfg.train)
+  tx = run_optimizer(cfg)
   abstract = abstract_state(inputs.build, tx, mesh=mesh)
   with contextlib.ExitStack() as stack:
     if console.active:

@@ -19,8 +19,7 @@ from hsa_jax.parallel import (
   sharding_table,
 )
 from hsa_jax.training.checkpoint import tokens_seen
-from hsa_jax.training.guard import guarded
-from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.guard import run_optimizer
 from hsa_jax.training.program import StepPrograms
 from hsa_jax.training.state import TrainState, abstract_state
 
@@ -58,8 +57,7 @@ def placement(cfg: Config) -> str:
 
 def _placed(cfg: Config) -> tuple[Mesh, Any, TrainState]:
   mesh = make_mesh(cfg.mesh)
-  tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
-  tx = guarded(tx, cfg.train)
+  tx = run_optimizer(cfg)
   state = abstract_state(
     lambda rngs: LanguageModel(cfg.model, rngs=rngs), tx, mesh=mesh
   )
