@@ -2,6 +2,7 @@
 
 import argparse
 import enum
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from hsa_jax.cli.flags import read_member
@@ -39,27 +40,29 @@ def add_memory_flags(parser: argparse._ActionsContainer, *, homes: str) -> None:
   )
 
 
-def read_memory(values: argparse.Namespace) -> MemoryChoice:
-  """The choice of a command line.
+def read_memory(
+  values: argparse.Namespace, homes: Sequence[Home] = tuple(Home)
+) -> MemoryChoice:
+  """The choice of a command line, among `homes`.
 
   Raises:
     FlagError: naming all that is wrong, one line each.
   """
   problems: list[str] = []
 
-  def choose(flag: str, default: E) -> E:
+  def choose(flag: str, default: E, among: Sequence[E]) -> E:
     text = vars(values)[flag.replace("-", "_")]
     try:
-      return read_member(f"--{flag}", text, tuple(type(default)))
+      return read_member(f"--{flag}", text, among)
     except FlagError as error:
       problems.extend(error.problems)
       return default
 
   unset = MemoryChoice()
   choice = MemoryChoice(
-    choose("memory", unset.home),
-    choose("kv-dtype", unset.kv_dtype),
-    choose("kv-place", unset.kv_place),
+    choose("memory", unset.home, homes),
+    choose("kv-dtype", unset.kv_dtype, tuple(KvDtype)),
+    choose("kv-place", unset.kv_place, tuple(KvPlace)),
   )
   home, _, place = choice
   if place is not KvPlace.DEVICE and home is not Home.SHARDED and not problems:
