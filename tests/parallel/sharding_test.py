@@ -97,7 +97,7 @@ with jax.set_mesh(mesh):
     mask = (rng.random((8, 24)) < 0.3).astype(np.float32)
     batch = Batch(rows[:, :-1], rows[:, 1:], np.ones_like(mask), mask)
     state, metrics = step(state, place_batch(batch, mesh))
-    out.append([float(x) for x in metrics])
+    out.append([float(x) for x in jax.tree.leaves(metrics)])
 mesh = jax.make_mesh((jax.device_count(),), ("data",))
 rows = NamedSharding(mesh, P("data"))
 query, marks = (jax.ShapeDtypeStruct((8, n, 1, 4), jnp.float32, sharding=rows)
