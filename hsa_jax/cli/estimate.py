@@ -41,6 +41,7 @@ import jax
 from absl import flags
 
 from hsa_jax.cli import config_flag, estimate_text
+from hsa_jax.cli.faults import exit_code
 from hsa_jax.config import Config, ConfigError, StageConfig, validate
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.parallel.chips import Topology, TopologyError, parse_topology
@@ -83,15 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   # An estimate must not take the machine's accelerator from a run.
   if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
-  try:
-    run(read_arguments(argv))
-    return 0
-  except INPUT_ERRORS as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("\nstopped", file=sys.stderr)
-    return 130
+  return exit_code(
+    lambda: run(read_arguments(argv)),
+    input_errors=INPUT_ERRORS,
+    if_out_of_memory="the compiler needs more than this machine has; use"
+    " --compile=never",
+  )
 
 
 def read_arguments(argv: Sequence[str]) -> Arguments:

@@ -107,6 +107,8 @@ def main(argv: Sequence[str]) -> int:
     command,
     input_errors=INPUT_ERRORS,
     stopped="stopped; finished samples are kept: run the same command to go on",
+    if_out_of_memory="use --memory=disk, a smaller --segment or a smaller"
+    " --batch; finished samples are kept",
   )
 
 

@@ -37,6 +37,7 @@ from absl import logging
 
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
+from hsa_jax.cli.faults import exit_code
 from hsa_jax.cli.flags import Parser, as_flag_errors
 from hsa_jax.cli.memory_flags import (
   MemoryChoice,
@@ -109,16 +110,17 @@ class Speed(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  try:
+
+  def command() -> None:
     arguments = read_arguments(_parser().parse_args(argv))
     print(describe(run(arguments)), file=sys.stderr)
-    return 0
-  except INPUT_ERRORS as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("\nstopped", file=sys.stderr)
-    return 130
+
+  try:
+    return exit_code(
+      command,
+      input_errors=INPUT_ERRORS,
+      if_out_of_memory="use --memory=disk",
+    )
   except BrokenPipeError:  # The reader has seen enough, as `head` does.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

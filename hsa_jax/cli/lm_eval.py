@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lambda: print(run(read_arguments(_parser().parse_args(argv)))),
     input_errors=INPUT_ERRORS,
     stopped="stopped; the same command goes on",
+    if_out_of_memory="use --memory=disk, a smaller --segment or a smaller"
+    " --batch; finished samples are kept",
   )
 
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from absl import flags
 
 from hsa_jax.cli import config_flag
+from hsa_jax.cli.faults import exit_code
 from hsa_jax.config import ConfigError
 from hsa_jax.data import corpora
 from hsa_jax.data.build import ensure_store, make_store, say
@@ -89,18 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   if "--help" in argv:
     print(_help())
     return 0
-  try:
-    print(summary(prepare(_parse(argv))))
-  except (config_flag.UsageError, ConfigError, DataError) as e:
-    print(f"error: {e}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print(
-      "stopped; finished shards are kept: run the same command again",
-      file=sys.stderr,
-    )
-    return 130
-  return 0
+  return exit_code(
+    lambda: print(summary(prepare(_parse(argv)))),
+    input_errors=(config_flag.UsageError, ConfigError, DataError),
+    stopped="stopped; finished shards are kept: run the same command again",
+  )
 
 
 def prepare(request: Request) -> TokenStore:

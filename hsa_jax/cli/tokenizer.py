@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from hsa_jax.cli.faults import exit_code
 from hsa_jax.cli.flags import Parser
 from hsa_jax.data import corpora
 from hsa_jax.data.build import say
@@ -54,16 +55,16 @@ class HeldOut(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  try:
+
+  def command() -> None:
     values = make_parser().parse_args(argv)
     print(values.run(values))
-    return 0
-  except INPUT_ERRORS as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("\nstopped", file=sys.stderr)
-    return 130
+
+  return exit_code(
+    command,
+    input_errors=INPUT_ERRORS,
+    if_out_of_memory="learn from fewer --files",
+  )
 
 
 def train(values: argparse.Namespace) -> str:

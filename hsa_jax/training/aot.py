@@ -14,19 +14,17 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from hsa_jax.config import Config, StageConfig
-from hsa_jax.data.pipeline import Batch
 from hsa_jax.models import LanguageModel
 from hsa_jax.ops import read as read_ops
-from hsa_jax.parallel import batch_sharding, make_mesh
+from hsa_jax.parallel import make_mesh
 from hsa_jax.parallel.chips import Topology
 from hsa_jax.training.collectives import Collective, read_collectives
 from hsa_jax.training.guard import run_optimizer
-from hsa_jax.training.program import StepPrograms
+from hsa_jax.training.program import StepPrograms, abstract_batch
 from hsa_jax.training.state import abstract_state
 
 # Optimisation effort of the compiler: the quick one answers whether a step
@@ -170,16 +168,6 @@ def for_backend(cfg: Config, stage: StageConfig, backend: str) -> Config:
   )
   hsa = dataclasses.replace(hsa, implementation=implementation)
   return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, hsa=hsa))
-
-
-def abstract_batch(stage: StageConfig, mesh: Mesh) -> Batch:
-  """Shapes of a batch as the step takes it."""
-
-  def array(dtype: Any) -> Any:
-    shape = (stage.batch_size, stage.seq_len)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
-
-  return Batch(array(np.int32), array(np.int32), *(array(np.float32),) * 2)
 
 
 def _explained(error: Exception) -> Exception:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from hsa_jax.config import Config
+from hsa_jax.config import Config, StageConfig
 from hsa_jax.data.pipeline import Batch
-from hsa_jax.parallel import step_compiler_options
+from hsa_jax.parallel import batch_sharding, step_compiler_options
 from hsa_jax.training.state import TrainState
 from hsa_jax.training.step import StepMetrics, make_train_step
 
@@ -88,3 +89,13 @@ class StepPrograms:
         f" in {seconds:.1f} s"
       )
     return self._programs[shape]
+
+
+def abstract_batch(stage: StageConfig, mesh: Mesh) -> Batch:
+  """Shapes and shardings of a batch as the step takes it."""
+
+  def array(dtype: Any) -> Any:
+    shape = (stage.batch_size, stage.seq_len)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
+
+  return Batch(array(np.int32), array(np.int32), *(array(np.float32),) * 2)

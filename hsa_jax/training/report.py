@@ -4,15 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from hsa_jax.config import Config, StageConfig
-from hsa_jax.data.pipeline import Batch
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import count_parameters, training_flops_per_token
 from hsa_jax.parallel import (
-  batch_sharding,
   describe_mesh,
   format_sharding_table,
   make_mesh,
@@ -20,7 +17,7 @@ from hsa_jax.parallel import (
 )
 from hsa_jax.training.checkpoint import tokens_seen
 from hsa_jax.training.guard import run_optimizer
-from hsa_jax.training.program import StepPrograms
+from hsa_jax.training.program import StepPrograms, abstract_batch
 from hsa_jax.training.state import TrainState, abstract_state
 
 MIB = 1024**2
@@ -104,7 +101,7 @@ def _memory(
   with jax.set_mesh(mesh):
     programs = StepPrograms(cfg, tx, state, mesh=mesh)
     for stage in _distinct(cfg.data.stages):
-      batch = _abstract_batch(stage, mesh)
+      batch = abstract_batch(stage, mesh)
       program = programs.program(programs.pack(state), batch)
       analysis: Any = program.memory_analysis()
       temporary = analysis.temp_size_in_bytes
@@ -121,11 +118,3 @@ def _bytes(tree: Any, mesh: Mesh) -> int:
 
 def _distinct(stages: tuple[StageConfig, ...]) -> list[StageConfig]:
   return list({(s.batch_size, s.seq_len): s for s in stages}.values())
-
-
-def _abstract_batch(stage: StageConfig, mesh: Mesh) -> Batch:
-  def array(dtype: Any) -> Any:
-    shape = (stage.batch_size, stage.seq_len)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
-
-  return Batch(array(np.int32), array(np.int32), *(array(np.float32),) * 2)

@@ -154,7 +154,8 @@ def test_disk_that_fills_up_inside_a_sample(
 
 
 def test_only_faults_of_the_machine_are_explained():
-  assert explain_fault(FileNotFoundError(errno.ENOENT, "no", "x")) is None
+  assert explain_fault(FileNotFoundError(errno.ENOENT, "no", "x"), "") is None
   full = OSError(errno.ENOSPC, "No space left on device", "report.md")
-  assert explain_fault(full).startswith("report.md: No space left")
-  assert "out of memory (refused" in explain_fault(MemoryError())
+  assert explain_fault(full, "").startswith("report.md: No space left")
+  told = explain_fault(MemoryError(), "use a smaller --batch")
+  assert told == "out of memory (refused by the system): use a smaller --batch"

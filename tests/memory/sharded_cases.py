@@ -19,7 +19,9 @@ from hsa_jax.ops.select import select_chunks
 from hsa_jax.types import ChunkBlock, Selection
 
 BATCH, CHUNKS, TOKENS, SIZE, HEADS, DIM, TOP_K = 1, 37, 24, 4, 2, 8, 4
-SHARDS = (1, 2, 3, 8)
+SHARDS = (1, 2, 3, 8) + tuple(
+  pytest.param(n, marks=pytest.mark.slow) for n in (4, 5, 6, 7)
+)
 
 
 def make_block(kind: str = "random") -> ChunkBlock:

@@ -6,12 +6,18 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 HERE = pathlib.Path(__file__).parent
 
 
-def test_on_virtual_devices():
+@pytest.mark.parametrize(
+  "which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)]
+)
+def test_on_virtual_devices(which):
+  cases = HERE / "sharded_cases.py"
   result = subprocess.run(
-    [sys.executable, "-m", "pytest", "-q", "-x", HERE / "sharded_cases.py"],
+    [sys.executable, "-m", "pytest", "-q", "-x", "-m", which, cases],
     cwd=HERE.parents[1],
     env={**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"},
     capture_output=True,

@@ -7,13 +7,10 @@ import os
 import pathlib
 import signal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
-from hsa_jax.parallel import enable_compilation_cache
 from hsa_jax.training import loop
 from hsa_jax.training.hooks import Hook, Moment
 from hsa_jax.training.metrics import read_metrics
@@ -22,6 +19,7 @@ from hsa_jax.training.watch import Diverged
 
 from .helpers import Bigram, losses, make_config, make_inputs
 
+pytestmark = pytest.mark.usefixtures("compile_once")
 CFG = make_config(eval_every=6)
 
 
@@ -54,17 +52,6 @@ class SignalAt(Hook):
     if step == self._step and moment is Moment.STEP:
       os.kill(os.getpid(), self._number)
     return False
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory):
-  """All runs of this file share their compiled programs, as users' do."""
-  old = jax.config.jax_compilation_cache_dir
-  compilation_cache.reset_cache()
-  enable_compilation_cache(str(tmp_path_factory.mktemp("cache")))
-  yield
-  jax.config.update("jax_compilation_cache_dir", old)
-  compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
