@@ -138,21 +138,25 @@ def compiled(found: Compiled, prospect: Prospect) -> Iterator[str]:
 
 
 def sweep_table(fitting: Sequence[Change], too_large: int) -> Iterator[str]:
-  """What fits, best first."""
+  """What fits, best first; the present settings too, wherever they stand."""
   yield (
     f"{len(fitting)} of {len(fitting) + too_large} settings fit, by arithmetic;"
     " fastest first"
   )
-  yield f"{'tokens/s/device':>15} {'MFU':>6} {'GiB':>6}  bound    change"
-  for change in fitting[:MAX_ROWS]:
+  yield (
+    f"{'':>4} {'tokens/s/device':>15} {'MFU':>6} {'GiB':>6}  bound    change"
+  )
+  for rank, change in enumerate(fitting, 1):
+    if rank > MAX_ROWS and change.flags:
+      continue
     least, needed = change.prospect.floor, change.prospect.needed
     yield (
-      f"{change.prospect.tokens_per_s:15,.0f} {least.utilisation:6.1%}"
+      f"{rank:4} {change.prospect.tokens_per_s:15,.0f} {least.utilisation:6.1%}"
       f" {needed.total / GIB:6.1f}  {least.bound:8}"
       f" {change.flags or '(as it is)'}"
     )
   if len(fitting) > MAX_ROWS:
-    yield f"({len(fitting) - MAX_ROWS} slower ones are left out)"
+    yield f"({len(fitting) - MAX_ROWS} are slower than these {MAX_ROWS})"
 
 
 def scaling_table(prospects: Sequence[Prospect]) -> Iterator[str]:
