@@ -112,14 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
 
   def command() -> None:
-    arguments = read_arguments(_parser().parse_args(argv))
-    print(describe(run(arguments)), file=sys.stderr)
+    speed = run(read_arguments(_parser().parse_args(argv)))
+    print(describe(speed), file=sys.stderr)
 
   try:
+    advice = "use --memory=disk"
     return exit_code(
-      command,
-      input_errors=INPUT_ERRORS,
-      if_out_of_memory="use --memory=disk",
+      command, input_errors=INPUT_ERRORS, if_out_of_memory=advice
     )
   except BrokenPipeError:  # The reader has seen enough, as `head` does.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

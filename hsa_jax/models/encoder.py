@@ -20,6 +20,7 @@ from hsa_jax.models.layers import GatedMlp, RMSNorm, linear, rms_normalize
 from hsa_jax.ops import rope
 from hsa_jax.ops.chunking import split_chunks
 from hsa_jax.ops.softmax import softmax
+from hsa_jax.parallel import split_chunks_evenly
 from hsa_jax.types import ChunkBlock
 
 
@@ -110,7 +111,7 @@ class ChunkEncoder(nnx.Module):
     batch, count = chunks.shape[:2]
     # Sizes are spelt out: a sequence shorter than a chunk has none of them.
     chunks = chunks.reshape(batch * count, *chunks.shape[2:])
-    tokens, summary = self._encode(chunks)
+    tokens, summary = self._encode(split_chunks_evenly(chunks))
     key = heads(self.key(tokens), hsa.num_memory_heads)
     if hsa.qk_norm:
       key = self.key_norm(key)

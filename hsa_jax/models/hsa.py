@@ -16,6 +16,7 @@ from hsa_jax.models.layers import GatedMlp, RMSNorm, linear
 from hsa_jax.ops import read, select
 from hsa_jax.ops.chunking import num_visible_chunks
 from hsa_jax.ops.weights import chunk_weights
+from hsa_jax.parallel import split_rows
 from hsa_jax.types import (
   ChunkBlock,
   Limits,
@@ -96,7 +97,7 @@ class Retrieval(nnx.Module):
   def make_query(self, x: Float[Array, "B T D"]) -> Float[Array, "B T G R"]:
     """One retrieval query per token and head, in float32."""
     query = heads(self.query(self.norm(x)), retrieval_heads(self.cfg))
-    query = query.astype(jnp.float32)
+    query = split_rows(query.astype(jnp.float32), tensor=-2)
     if not self.cfg.hsa.landmark_norm:
       return query
     # The memory keeps landmarks normalised but without gain, because groups

@@ -26,7 +26,7 @@ from hsa_jax.models.encoder import ChunkEncoder
 from hsa_jax.models.group import HsaGroup
 from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.models.layers import RMSNorm, initializer, linear
-from hsa_jax.parallel import split_rows
+from hsa_jax.parallel import fill_context, split_rows, whole_rows
 from hsa_jax.types import (
   ChunkBlock,
   GroupCarry,
@@ -104,6 +104,9 @@ class LanguageModel(nnx.Module):
     noise_key: PRNGKey | None = None,
   ) -> Hidden:
     """The stream after the last block, before the final norm and the head."""
+    length, hsa = tokens.shape[1], self.cfg.hsa
+    chunk_size = hsa.chunk_size if hsa.num_groups else 1
+    tokens = fill_context(tokens, chunk_size=chunk_size)
     x, _ = run_blocks(
       self.lower_blocks,
       self.embedding(tokens),
@@ -111,15 +114,16 @@ class LanguageModel(nnx.Module):
       limits=limits,
       remat=self.cfg.remat,
     )
-    if not self.cfg.hsa.num_groups:
-      return x
+    if not hsa.num_groups:
+      return x[:, :length]
     block = self._remat(lambda encoder, x: encoder(x))(self.encoder, x)
+    block = block._replace(landmarks=whole_rows(block.landmarks, tensor=-2))
     for i, group in enumerate(self.groups):
       x = self._remat(self._read)(
         group.block, split_rows(x), block, limits, self._noise(noise_key, i)
       )
       x = group.run_window_blocks(x, limits)
-    return x
+    return x[:, :length]
 
   def _read(
     self,
@@ -146,7 +150,7 @@ class LanguageModel(nnx.Module):
       logits = self.embedding.attend(hidden)
     else:
       logits = self.output(hidden)
-    return split_rows(logits, last="tensor").astype(jnp.float32)
+    return split_rows(logits, tensor=-1).astype(jnp.float32)
 
   def init_carry(self, batch: int) -> WindowCache:
     """The lower decoder's caches before the first token, stacked by layer."""

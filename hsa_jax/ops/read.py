@@ -13,6 +13,7 @@ implementations, forward and gradient equal:
   gather     only the selected chunks, gathered per tile of queries
 """
 
+import functools
 import math
 
 import jax
@@ -21,6 +22,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from hsa_jax.ops import reference
+from hsa_jax.ops.context import read_over_context
+from hsa_jax.ops.mesh_axes import context_shards
 from hsa_jax.ops.softmax import softmax
 from hsa_jax.types import Selection
 
@@ -84,6 +87,12 @@ def read_chunks(
   """
   if keys.shape[1] == 0:
     return jnp.zeros_like(query)
+  if context_shards(query.shape[1]) > 1:
+    # A part of the queries begins anywhere in the sequence: not `causal`.
+    read = functools.partial(
+      read_chunks, sink=sink, implementation=implementation
+    )
+    return read_over_context(read, query, keys, values, selection, weights)
   if implementation == "auto":
     implementation = pick_implementation(
       num_chunks=keys.shape[1], top_k=selection.index.shape[-1]

@@ -7,8 +7,15 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from hsa_jax.ops.mesh_axes import (
+  CONTEXT_AXIS,
+  can_split,
+  context_shards,
+  split_axes,
+)
 from hsa_jax.types import PRNGKey, Selection
 
 HIGHEST = lax.Precision.HIGHEST
@@ -116,11 +123,7 @@ def _top_k_later(
   num_chunks = chosen.shape[-1]
   width = min(top_k, num_chunks)
   # lax.top_k prefers the lower index among equals: reversing prefers the later.
-  best, reverse = lax.platform_dependent(
-    chosen[..., ::-1],
-    tpu=lambda scores: tuple(lax.top_k(scores, width)),
-    default=lambda scores: _top_k(scores, width),
-  )
+  best, reverse = _split_top_k(chosen[..., ::-1], width)
   used = best > -jnp.inf
   if limit is not None:
     used &= (jnp.arange(width) < limit)[None, None, None]
@@ -129,13 +132,34 @@ def _top_k_later(
   return jnp.pad(index, pad, constant_values=-1)
 
 
+def _split_top_k(
+  scores: Float[Array, "B T G C"], k: int
+) -> tuple[jax.Array, jax.Array]:
+  """`lax.top_k` on each device's own rows, tokens and heads.
+
+  The partitioner would gather every score on every device instead. Where the
+  mesh is known it is split by hand, else by a rule that the partitioner of TPUs
+  does not know (jax-ml/jax#38196) and does not need.
+  """
+  if not can_split():
+    best, index = lax.platform_dependent(
+      scores,
+      tpu=lambda scores: tuple(lax.top_k(scores, k)),
+      default=lambda scores: _top_k(scores, k),
+    )
+    return best, index
+  rows, heads = split_axes(scores.shape[0], scores.shape[2])
+  context = CONTEXT_AXIS if context_shards(scores.shape[1]) > 1 else None
+  spec = P(rows or None, context, heads, None)
+  best, index = jax.shard_map(
+    lambda scores: tuple(lax.top_k(scores, k)), in_specs=spec, out_specs=spec
+  )(scores)
+  return best, index
+
+
 @functools.partial(custom_partitioning, static_argnums=(1,))
 def _top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """`lax.top_k` that a mesh splits over all axes but the last.
-
-  The partitioner would gather every score on every device instead. Not that of
-  TPUs, which in turn knows no `custom_partitioning` (jax-ml/jax#38196).
-  """
+  """`lax.top_k`, split over all axes but the last wherever its operand is."""
   best, index = lax.top_k(scores, k)
   return best, index
 

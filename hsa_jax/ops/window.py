@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.ops import reference
+from hsa_jax.ops.context import window_over_context
+from hsa_jax.ops.mesh_axes import context_shards
 from hsa_jax.ops.softmax import joint_softmax
 from hsa_jax.ops.window_splash import TILE, splash_window
 
@@ -56,6 +58,14 @@ def window_attention(
   Cost: banded 4*N*H*(W + block) operations per token, no [T, U] array; splash
   rounds T up to a multiple of 128, and writes no logits to memory.
   """
+  past = keys.shape[1] - query.shape[1]
+  if past == 0 and context_shards(query.shape[1]) > 1:
+    attend = functools.partial(
+      window_attention, window=window, implementation=implementation
+    )
+    return window_over_context(
+      attend, query, keys, values, window=window, limit=limit
+    )
   platform = _platform()
   choice = choose_window(
     implementation,

@@ -5,7 +5,6 @@ writes logits to memory. Source: `jax.experimental.pallas.ops.tpu`, Apache-2.0.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +14,13 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.experimental.pallas.ops.tpu.splash_attention import (
   splash_attention_mask as masks,
 )
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from hsa_jax.ops.mesh_axes import can_split, split_axes
+
 TILE = 128  # of the kernel: lengths are filled up to multiples of it
 _BLOCKS = (512, 256, TILE)  # of queries and of keys, the largest that divides
-# Axes of the mesh, by the names of `parallel.AXES`.
-ROW_AXES = ("data", "fsdp")
-HEAD_AXIS = "tensor"
 
 
 def splash_window(
@@ -58,8 +55,7 @@ def splash_window(
   if first_valid is None:
     first_valid = jnp.zeros((), jnp.int32)
     attend = functools.partial(attend, has_empty=False)
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or AxisType.Manual in mesh.axis_types:
+  if not can_split():
     return attend(query, keys, values, first_valid)
   spec = P(rows or None, None, heads, None)
   return jax.shard_map(
@@ -68,19 +64,6 @@ def splash_window(
     out_specs=spec,
     check_vma=False,  # a kernel does not say over which axes it varies
   )(query, keys, values, first_valid)
-
-
-def split_axes(batch: int, kv_heads: int) -> tuple[tuple[str, ...], str | None]:
-  """Axes of the mesh that split the rows, and the axis that splits the heads.
-
-  An axis that does not divide is left out. Query heads follow their keys.
-  """
-  sizes = dict(jax.sharding.get_abstract_mesh().shape)
-  rows = tuple(axis for axis in ROW_AXES if axis in sizes)
-  while rows and batch % math.prod(sizes[axis] for axis in rows):
-    rows = rows[:-1]
-  divides = HEAD_AXIS in sizes and kv_heads % sizes[HEAD_AXIS] == 0
-  return rows, HEAD_AXIS if divides else None
 
 
 def _attend(

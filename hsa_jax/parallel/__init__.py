@@ -1,6 +1,11 @@
 """Start of processes, device mesh, sharding table, compilation cache."""
 
-from hsa_jax.parallel.activations import split_rows
+from hsa_jax.parallel.activations import (
+  fill_context,
+  split_chunks_evenly,
+  split_rows,
+  whole_rows,
+)
 from hsa_jax.parallel.cache import enable_compilation_cache
 from hsa_jax.parallel.distributed import Process, start
 from hsa_jax.parallel.host import (
@@ -18,8 +23,10 @@ from hsa_jax.parallel.launch import (
 from hsa_jax.parallel.mesh import (
   AXES,
   BATCH_AXES,
+  CONTEXT_AXIS,
   READ_AXIS,
   batch_sharding,
+  check_rows,
   describe_mesh,
   make_mesh,
   mesh_shape,
@@ -43,6 +50,7 @@ from hsa_jax.parallel.shared_folder import check_shared
 __all__ = [
   "AXES",
   "BATCH_AXES",
+  "CONTEXT_AXIS",
   "Cluster",
   "Launch",
   "Process",
@@ -51,9 +59,11 @@ __all__ = [
   "ShardingRow",
   "StartError",
   "batch_sharding",
+  "check_rows",
   "check_shared",
   "describe_mesh",
   "enable_compilation_cache",
+  "fill_context",
   "format_sharding_table",
   "keep_freed_memory",
   "leaf_name",
@@ -69,8 +79,10 @@ __all__ = [
   "require_alone",
   "sharding_table",
   "slice_shape",
+  "split_chunks_evenly",
   "split_rows",
   "start",
   "step_compiler_options",
   "tree_shardings",
+  "whole_rows",
 ]

@@ -17,6 +17,7 @@ from hsa_jax.config import ConfigError, MeshConfig
 # first are laid over the slower network.
 AXES = ("data", "fsdp", "context", "tensor")
 BATCH_AXES = ("data", "fsdp")  # a batch is split over both
+CONTEXT_AXIS = "context"  # the tokens of a row are split over it
 READ_AXIS = "data"  # a long context, its segments and chunks, is split over it
 SLICE_AXES = ("data", "fsdp")  # may cross the network between slices
 
@@ -128,6 +129,28 @@ def make_mesh(cfg: MeshConfig, *, devices: Sequence[Any] | None = None) -> Mesh:
       shape, devices, allow_split_physical_axes=True
     )
   return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def check_rows(mesh: Mesh) -> None:
+  """Each process feeds rows of its own: no row may lie on two of them.
+
+  Both would feed theirs as the same ones, and no error would follow.
+
+  Raises:
+    ConfigError: naming the axes, and what divides.
+  """
+  processes = np.vectorize(lambda device: device.process_index)(mesh.devices)
+  rows = processes.reshape(*processes.shape[:2], -1)
+  if not (rows == rows[..., :1]).all():
+    context, tensor = mesh.shape[CONTEXT_AXIS], mesh.shape["tensor"]
+    most = int((processes == processes.flat[0]).sum())
+    raise ConfigError(
+      [
+        f"mesh context={context} x tensor={tensor} splits a row over several"
+        f" processes of {most} devices: make context x tensor a divisor of"
+        f" {most}, and give the rest to data or fsdp"
+      ]
+    )
 
 
 def num_slices(devices: Sequence[Any]) -> int:

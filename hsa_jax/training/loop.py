@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from hsa_jax.config import Config
 from hsa_jax.data.pipeline import TrainData
-from hsa_jax.parallel import make_mesh, place_batch
+from hsa_jax.parallel import check_rows, make_mesh, place_batch
 from hsa_jax.training.boards import check_boards
 from hsa_jax.training.checkpoint import Checkpointer
 from hsa_jax.training.console import Console
@@ -59,6 +59,7 @@ def train(
   check_boards(cfg)
   inputs = open_inputs(cfg) if inputs is None else inputs
   mesh = make_mesh(cfg.mesh)
+  check_rows(mesh)
   console = Console(active=jax.process_index() == 0)
   tx = run_optimizer(cfg)
   abstract = abstract_state(inputs.build, tx, mesh=mesh)

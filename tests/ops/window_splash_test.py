@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hsa_jax.ops import reference, window_splash
+from hsa_jax.ops import mesh_axes, reference
 from hsa_jax.ops.window import choose_window, window_attention
 from hsa_jax.ops.window_splash import splash_window
 from hsa_jax.parallel import AXES, BATCH_AXES
@@ -107,15 +107,16 @@ def test_asked_for_it_works_or_raises(platform, has_limit, message):
 
 
 def test_axes_have_the_names_of_the_mesh():
-  assert window_splash.ROW_AXES == BATCH_AXES
-  assert window_splash.HEAD_AXIS in AXES
+  assert mesh_axes.ROW_AXES == BATCH_AXES
+  assert mesh_axes.HEAD_AXIS in AXES
+  assert mesh_axes.CONTEXT_AXIS in AXES
 
 
 ON_A_MESH = """
 import jax, jax.numpy as jnp, numpy as np
 from hsa_jax.config import MeshConfig
 from hsa_jax.ops.window import window_attention
-from hsa_jax.ops.window_splash import split_axes
+from hsa_jax.ops.mesh_axes import split_axes
 from hsa_jax.parallel import make_mesh
 from tests.ops.window_splash_test import inputs
 

@@ -8,6 +8,7 @@ from jax.sharding import AxisType
 from hsa_jax.config import ConfigError, MeshConfig
 from hsa_jax.parallel import (
   AXES,
+  check_rows,
   describe_mesh,
   enable_compilation_cache,
   make_mesh,
@@ -162,3 +163,17 @@ def test_any_sizes_lie_on_a_torus(cfg):
 def test_slices_of_different_sizes_are_refused():
   with pytest.raises(ConfigError, match="slice 0: 16, slice 1: 4"):
     make_mesh(MeshConfig(), devices=[*slices(2, 4)[:16], *slices(2, 2)[4:]])
+
+
+@pytest.mark.parametrize("cfg", [MeshConfig(16), MeshConfig(4, 4)])
+def test_rows_inside_a_process_can_be_fed(cfg):
+  check_rows(make_mesh(cfg, devices=slices(1, 4)))
+
+
+@pytest.mark.parametrize(
+  "cfg",
+  [MeshConfig(2, 1, 8, 1), MeshConfig(1, 1, 2, 8), MeshConfig(1, 2, 4, 2)],
+)
+def test_a_row_on_two_processes_is_refused(cfg):
+  with pytest.raises(ConfigError, match="over several processes of 4 devices"):
+    check_rows(make_mesh(cfg, devices=slices(1, 4)))
