@@ -242,6 +242,8 @@ class TrainConfig:
   eval_batches: int = 8
   checkpoint_every: int = 500  # steps; one is always saved at the end
   keep_checkpoints: int = 2  # the newest so many
+  # Workdir or checkpoint whose parameters a new run begins with; "": none.
+  init_from: str = field(default="", metadata=ADDED_LATER)
   # One is also saved where so many seconds have passed; 0: by steps alone.
   checkpoint_every_s: float = field(default=0.0, metadata=ADDED_LATER)
   # Checkpoints of every so many steps stay for good; 0: none.

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from hsa_jax.config import Config
 from hsa_jax.data.pipeline import TrainData
 from hsa_jax.parallel import check_rows, make_mesh, place_batch
+from hsa_jax.training.beginning import first_state
 from hsa_jax.training.boards import check_boards
 from hsa_jax.training.checkpoint import Checkpointer
 from hsa_jax.training.console import Console
@@ -21,7 +22,7 @@ from hsa_jax.training.reader import Clock, Reader, Sent
 from hsa_jax.training.restore import restore_newest
 from hsa_jax.training.saving import retention
 from hsa_jax.training.setup import make_hooks
-from hsa_jax.training.state import TrainState, abstract_state, init_state
+from hsa_jax.training.state import TrainState, abstract_state
 from hsa_jax.training.stop import Interrupted, StopSignal
 from hsa_jax.training.watch import Watch
 from hsa_jax.training.workdir import claim_workdir
@@ -73,8 +74,7 @@ def train(
     stack.callback(saver.close)
     state = restore_newest(saver, abstract, console.say)
     if state is None:
-      seed = cfg.train.seed
-      state = init_state(inputs.build, tx, seed=seed, abstract=abstract)
+      state = first_state(cfg, inputs, tx, abstract=abstract, mesh=mesh)
     start = int(state.step)
     console.say(_headline(cfg, state, mesh, start))
     hooks = make_hooks(
