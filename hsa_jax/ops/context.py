@@ -46,7 +46,10 @@ def window_over_context(
   halo = functools.partial(_with_halo, reach=window - 1)
 
   def on_device(
-    query: jax.Array, keys: jax.Array, values: jax.Array, limit: jax.Array
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    limit: jax.Array | None,
   ) -> jax.Array:
     length = query.shape[1]
     keys, values = halo(keys), halo(values)
@@ -56,17 +59,16 @@ def window_over_context(
       query,
       keys,
       values,
-      limit=None if no_limit else limit,
+      limit=limit,
       first_valid=jnp.maximum(past - seen, 0),
     )
 
-  no_limit = limit is None
   return jax.shard_map(
     on_device,
     in_specs=(spec, spec, spec, P()),
     out_specs=spec,
     check_vma=False,  # a kernel does not say over which axes it varies
-  )(query, keys, values, jnp.asarray(window if limit is None else limit))
+  )(query, keys, values, limit)
 
 
 def _with_halo(x: Float[Array, "B t G H"], *, reach: int) -> jax.Array:
