@@ -1,33 +1,10 @@
 """An evaluation on 8 virtual devices equals that on one."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
-import pytest
-
-HERE = pathlib.Path(__file__).parent
+from tests.devices import FAST_AND_SLOW, run_cases
 
 
-@pytest.mark.parametrize(
-  "which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)]
-)
+@FAST_AND_SLOW
 def test_on_virtual_devices(which):
-  cases = HERE / "spread_cases.py"
-  result = subprocess.run(
-    [sys.executable, "-m", "pytest", "-q", "-x", "-m", which, cases],
-    cwd=HERE.parents[1],
-    env={
-      **os.environ,
-      "JAX_NUM_CPU_DEVICES": "8",
-      "JAX_PLATFORMS": "cpu",
-      # The answers are under test, not the speed of the programs.
-      "XLA_FLAGS": "--xla_backend_optimization_level=0"
-      " --xla_llvm_disable_expensive_passes=true",
-    },
-    capture_output=True,
-    text=True,
-    timeout=900,
-  )
-  assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+  run_cases(pathlib.Path(__file__).with_name("spread_cases.py"), which=which)

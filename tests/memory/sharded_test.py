@@ -6,25 +6,15 @@ import socket
 import subprocess
 import sys
 
-import pytest
+from tests.devices import FAST_AND_SLOW, run_cases
 
 HERE = pathlib.Path(__file__).parent
 
 
-@pytest.mark.parametrize(
-  "which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)]
-)
+@FAST_AND_SLOW
 def test_on_virtual_devices(which):
   cases = HERE / "sharded_cases.py"
-  result = subprocess.run(
-    [sys.executable, "-m", "pytest", "-q", "-x", "-m", which, cases],
-    cwd=HERE.parents[1],
-    env={**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"},
-    capture_output=True,
-    text=True,
-    timeout=900,
-  )
-  assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+  run_cases(cases, which=which, xla_flags="")
 
 
 TWO_PROCESSES = """

@@ -4,7 +4,6 @@ Rows are odd in length, parts end inside windows, and a window is longer than a
 part.
 """
 
-import dataclasses
 import itertools
 import math
 
@@ -17,7 +16,6 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hsa_jax.config import (
-  HsaConfig,
   Landmark,
   MeshConfig,
   ModelConfig,
@@ -33,6 +31,7 @@ from hsa_jax.ops import reference
 from hsa_jax.ops.loss import cross_entropy
 from hsa_jax.ops.window import window_attention
 from hsa_jax.parallel import AXES, make_mesh, place_batch, tree_shardings
+from tests.models.helpers import tiny
 
 ROWS, LENGTH = 8, 53
 MESHES = [
@@ -41,51 +40,24 @@ MESHES = [
   if math.prod(sizes) == 8
 ]
 FEW = [(1, 1, 8, 1), (2, 1, 4, 1), (1, 2, 2, 2), (1, 1, 1, 8)]
-HSA = HsaConfig(
-  num_groups=2,
-  chunk_size=4,
-  top_k=2,
-  num_memory_heads=2,
-  landmark_dim=8,
-  encoder_mlp_dim=16,
-)
-MODEL = ModelConfig(
-  vocab_size=40,
-  embed_dim=16,
-  num_lower_layers=2,
-  num_upper_layers=2,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=4,
-  mlp_dim=16,
-  window_size=9,
-  init_scale=0.3,
-  hsa=HSA,
-)
-
-
-def change(model: dict | None = None, **hsa) -> ModelConfig:
-  cfg = dataclasses.replace(MODEL, hsa=dataclasses.replace(HSA, **hsa))
-  return dataclasses.replace(cfg, **(model or {}))
-
-
 MODELS = {
-  "hsa": MODEL,
-  "gather": change(implementation="gather"),
-  "nsa": change(weighting=Weighting.MASS, sink=1),
-  "retrieval_every_3": change(
-    tokens_per_retrieval=3,
-    retrieval_heads=RetrievalHeads.SINGLE,
-    block_window=True,
-    landmark=Landmark.MEAN,
-    residual=Residual.STANDARD,
+  "hsa": tiny(window_size=9),
+  "gather": tiny(window_size=9, hsa_implementation="gather"),
+  "nsa": tiny(window_size=9, hsa_weighting=Weighting.MASS, hsa_sink=1),
+  "retrieval_every_3": tiny(
+    hsa_tokens_per_retrieval=3,
+    hsa_retrieval_heads=RetrievalHeads.SINGLE,
+    hsa_block_window=True,
+    hsa_landmark=Landmark.MEAN,
+    hsa_residual=Residual.STANDARD,
   ),
-  "no_overlap": change(
-    {"position": Position.NONE, "remat": Remat.BLOCK},
-    window_overlap=WindowOverlap.EXCLUDE,
-    landmark_norm=True,
+  "no_overlap": tiny(
+    position=Position.NONE,
+    remat=Remat.BLOCK,
+    hsa_window_overlap=WindowOverlap.EXCLUDE,
+    hsa_landmark_norm=True,
   ),
-  "window_only": change({"window_size": 21}, num_groups=0),
+  "window_only": tiny(window_size=21, hsa_num_groups=0),
 }
 
 
@@ -163,6 +135,19 @@ def test_the_window_looks_over_borders(shards, window, implementation):
       )
     )(query, key, value)
   want = reference.window_attention(query, key, value, window=window)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1, 4, 11])
+def test_a_schedule_narrows_the_window_over_borders(limit):
+  keys = jax.random.split(jax.random.key(0), 3)
+  query, key, value = (jax.random.normal(k, (1, 24, 2, 8)) for k in keys)
+  mesh = make_mesh(MeshConfig(1, 1, 8, 1))
+  with jax.set_mesh(mesh):
+    got = jax.jit(lambda *x: window_attention(*x[:3], window=11, limit=x[3]))(
+      query, key, value, jnp.asarray(limit)
+    )
+  want = reference.window_attention(query, key, value, window=limit)
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
