@@ -53,6 +53,7 @@ from hsa_jax.inference import (
   Decoder,
   Prefill,
   Sampling,
+  check_caches,
   generate,
   prefill_decoder,
 )
@@ -140,10 +141,12 @@ def run(arguments: Arguments) -> Speed:
   if devices is not None:
     model = jax.device_put(model, parallel.replicated(devices.mesh))
   prefill = make_prefill(model, tokens.shape[1])
-  prefill.warm_up()
+  prefill.warm_up(tokens.shape[1] + arguments.max_tokens)
   with open_memory(plan, arguments.folder, devices) as memory:
     start = time.perf_counter()
-    decoder, prefill_s = read_prompt(prefill, tokens, memory)
+    decoder, prefill_s = read_prompt(
+      prefill, tokens, memory, room=arguments.max_tokens
+    )
     times = write_text(continuation(decoder, tokenizer, arguments), arguments)
   first, rest = times[0] - start, np.diff(times).tolist()
   return Speed(tokens.shape[1], prefill_s, first, rest)
@@ -176,13 +179,15 @@ def make_plan(
     FlagError: if the home cannot store the type asked for.
     MemoryHomeError: if the home asked for, or any, does not fit.
   """
+  length, free = length + arguments.max_tokens, available(arguments.folder)
+  check_caches(model, length=length, batch=1, free=free.device)
   with as_flag_errors():
     return plan_memory(
       model,
-      length=length + arguments.max_tokens,
+      length=length,
       batch=1,
       home=arguments.memory.home,
-      free=available(arguments.folder),
+      free=free,
       kv_dtype=arguments.memory.kv_dtype,
       shards=1 if devices is None else devices.num_shards,
       kv_place=arguments.memory.kv_place,
@@ -211,9 +216,12 @@ def make_prefill(model: LanguageModel, length: int) -> Prefill:
 
 
 def read_prompt(
-  prefill: Prefill, tokens: np.ndarray, memory: ChunkMemory
+  prefill: Prefill, tokens: np.ndarray, memory: ChunkMemory, *, room: int
 ) -> tuple[Decoder, float]:
-  """A decoder behind the prompt, and the seconds of the prefill alone."""
+  """A decoder behind the prompt, and the seconds of the prefill alone.
+
+  `room` tokens can follow.
+  """
   length, start, seconds = tokens.shape[1], time.perf_counter(), 0.0
   # `disable=None`: a bar on a terminal only.
   with tqdm.tqdm(
@@ -231,6 +239,7 @@ def read_prompt(
       memory,
       length=length,
       advance=advance,
+      room=room,
     )
   return decoder, seconds
 

@@ -16,8 +16,8 @@ from hsa_jax.config.fields import (
   StageConfig,
   Task,
 )
+from hsa_jax.config.layer_rules import layer_problems
 from hsa_jax.config.train_rules import training_problems
-from hsa_jax.config.window_rules import window_problems
 
 # Tasks whose filler is random ids, and tasks with one question of one thing.
 RANDOM_TASKS = (
@@ -65,7 +65,7 @@ def validate(
     *_hsa(cfg.model, cfg.model.hsa),
     *_training(cfg),
     *training_problems(cfg.train, cfg.num_steps),
-    *window_problems(cfg),
+    *layer_problems(cfg),
     *_stages(cfg, min_question_len or {}),
     *_mesh(cfg, num_devices),
     *_vocabulary(cfg, tokenizer_vocab_size),
