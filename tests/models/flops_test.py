@@ -15,10 +15,7 @@ from hsa_jax.config import (
   Mixer,
   ModelConfig,
   Position,
-  layers_of,
 )
-from hsa_jax.inference import caches
-from hsa_jax.memory import MemoryHomeError
 from hsa_jax.models import flops, language_model, mixers
 from hsa_jax.ops import read
 from hsa_jax.types import Selection
@@ -190,33 +187,6 @@ def test_bytes_of_states_are_those_that_are_made(name):
   )
   nbytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(made))
   assert kind.state_bytes(BASE, 3, 50) == nbytes - 4  # a counter
-
-
-def test_caches_that_do_not_fit_are_refused():
-  cfg = variant(num_groups=0, layers=(LayerConfig(), FULL))
-  layers = layers_of(cfg, 0, 4)
-  length = 1 << 20
-  full = mixers.state_bytes(layers[1::2], batch=2, capacity=length)
-  assert full == 2 * 2 * 2 * length * 2 * 6 * 4  # layers, k and v, rows ...
-  enough = math.ceil(2 * full / 0.6)
-  caches.check_caches(cfg, length=length, batch=2, free=enough)
-  with pytest.raises(MemoryHomeError) as caught:
-    caches.check_caches(cfg, length=length, batch=2, free=enough // 4)
-  text = str(caught.value)
-  assert "1,048,576 tokens: the caches of 2 layers that see the whole" in text
-  assert "at most 262,143 tokens fit" in text
-  assert "--batch" in text
-  # Windows are of one size for any context.
-  window = variant(num_groups=0)
-  caches.check_caches(window, length=1 << 40, batch=2, free=1)
-
-
-@pytest.mark.parametrize("length", [1, 64, 1000, 4096, 4097, 70_000])
-def test_capacities_are_few_and_not_much_too_large(length):
-  capacity = caches.capacity_of(length)
-  assert length <= capacity <= max(64, length * 9 / 8)
-  octave = {caches.capacity_of(n) for n in range(4097, 8193)}
-  assert len(octave) <= 9
 
 
 def test_executed_is_at_least_useful_for_every_part():

@@ -173,7 +173,7 @@ def test_order_counts_with_positions_only(kind, ordered):
 
 def test_a_full_layer_reaches_further_than_a_window():
   x = random_hidden(20)
-  other = x.at[:, 0].add(1.0)
+  other = x.at[:, 10].add(1.0)  # the window ends at 14
   for kind, reaches in ((LOCAL, False), (NOPE, True), (STICK, True)):
     cfg = plain(layers=(kind,))
     away = jnp.abs(last_output(cfg, x) - last_output(cfg, other)).max()
