@@ -103,9 +103,31 @@ def test_kept_activations_by_hand():
 
 
 def test_keeping_everything_costs_more_than_recomputing():
-  none, block = (needed(config(remat=remat)) for remat in Remat)
+  none, block, offload = (needed(config(remat=remat)) for remat in Remat)
+  assert offload.saved < block.saved
   assert none.saved > 5 * block.saved
   assert none.parameters == block.parameters
+
+
+def test_offloaded_inputs_are_moved_and_not_lost():
+  """Six blocks, of which the inputs of two are on their way."""
+  block, offload = (
+    needed(config(remat=remat)) for remat in (Remat.BLOCK, Remat.OFFLOAD)
+  )
+  assert block.host == 0
+  one = 2 * 64 * 2 * 32
+  assert offload.host == 6 * one
+  assert offload.saved == block.saved - 4 * one
+
+
+def test_an_offloaded_optimizer_comes_for_the_update():
+  near = config()
+  train = dataclasses.replace(near.train, offload_optimizer=True)
+  got, far = needed(near), needed(dataclasses.replace(near, train=train))
+  assert (far.optimizer, far.host) == (0, got.optimizer)
+  fixed = far.parameters + far.saved
+  update = far.gradients + max(far.block, got.optimizer)
+  assert far.total == fixed + max(far.head, update)
 
 
 def test_micro_batches_divide_activations_alone():
@@ -125,4 +147,4 @@ def test_other_shapes_of_the_model(groups):
   hsa = dataclasses.replace(MODEL.hsa, num_groups=groups)
   for remat in Remat:
     got = needed(config(hsa=hsa, remat=remat))
-    assert min(got) > 0
+    assert min(got[:6]) > 0
