@@ -190,7 +190,7 @@ def run_blocks(
     block, cache = layer
     return block(hidden, cache, position, limits, count)
 
-  body = apply_remat(body, remat)
   depth = blocks.mlp_norm.scale.shape[0]
   unroll = depth if depth <= MAX_UNROLLED_LAYERS else 1
+  body = apply_remat(body, remat, in_scan=unroll < depth)
   return lax.scan(body, x, (blocks, caches), unroll=unroll)

@@ -12,7 +12,7 @@ from hsa_jax.config import ModelConfig, Residual, Weighting, WindowOverlap
 from hsa_jax.models.attention import WindowAttention, heads
 from hsa_jax.models.encoder import retrieval_heads
 from hsa_jax.models.layers import GatedMlp, RMSNorm, linear
-from hsa_jax.models.remat import name_input, name_selection
+from hsa_jax.models.remat import name_input, name_read, name_selection
 from hsa_jax.ops import read, select
 from hsa_jax.ops.chunking import num_visible_chunks
 from hsa_jax.ops.weights import chunk_weights
@@ -174,7 +174,7 @@ class HsaBlock(nnx.Module):
     weights = self.retrieval.weigh(selection)
     query = self.read_query(x)
     out = memory.read(query, selection, weights, sink=self.cfg.hsa.sink)
-    return self.project(out)
+    return self.project(name_read(out))
 
   def select(
     self,

@@ -8,7 +8,8 @@ along `tensor`, and the letters of `models/flops.py`:
   gradients   one float32 per parameter, split like it
   saved, remat = block
               c m D for each window block, the encoder and each group;
-              each group's selection, 9 m G K; keys and values 2 c m G H
+              each group's selection, 9 m G K, and what it read, c m N H;
+              keys and values 2 c m G H
   saved, remat = offload
               selections, keys and values as in `block`, and the inputs of two
               blocks that come and go; all inputs lie with the host
@@ -18,7 +19,7 @@ along `tensor`, and the letters of `models/flops.py`:
               for the encoder (keys: S + c) and each group (keys: S slots)
   working     three float32 copies of the largest array: logits m V / t, or the
               scores of one window, read or encoder that is recomputed, next to
-              the inside of its block
+              the inside of its block; of a long dense read those of one tile
 
 The total counts gradients or the logits' copies, whichever is more: gradients
 are made while the logits are already gone. What fuses and what is laid out with
@@ -35,6 +36,7 @@ from jax.sharding import AbstractMesh, AxisType
 from hsa_jax.config import Config, ModelConfig, Remat, StageConfig
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import executed_lengths
+from hsa_jax.ops.read import dense_recomputes, dense_tile
 from hsa_jax.parallel import AXES, ShardingRow, mesh_shape, sharding_table
 from hsa_jax.training.guard import run_optimizer
 from hsa_jax.training.state import TrainState, abstract_state
@@ -196,6 +198,8 @@ def _saved(
   chosen = 9 * hsa.num_memory_heads * hsa.top_k
   shared = on * memory + groups * chosen
   inputs = layers + groups + on
+  if cfg.remat is not Remat.NONE:
+    shared += groups * local.size * cfg.num_heads * cfg.head_dim
   if cfg.remat is Remat.BLOCK:
     return local.tokens * (inputs * stream + shared), 0
   if cfg.remat is Remat.OFFLOAD:
@@ -240,4 +244,9 @@ def _insides(
   encoder = hsa.encoder_layers * layer * (1 + 1 / hsa.chunk_size)
   own = 2 * cfg.num_heads * cfg.head_dim
   keys = hsa.chunk_size * lengths.slots
+  if lengths.slots > hsa.top_k and dense_recomputes(
+    stage.seq_len, cfg.num_heads
+  ):
+    # The last tile sees all chunks; the mean is over all tiles.
+    keys = dense_tile(stage.seq_len)
   return window, encoder, inside(own, cfg.mlp_dim) + score * keys

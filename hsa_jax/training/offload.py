@@ -46,7 +46,8 @@ def fetched(
   def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
     return tx.update(grads, jax.tree.map(_to_device, state), params, **extra)
 
-  return optax.GradientTransformationExtraArgs(tx.init, update)
+  with_extra: Any = update  # optax's own type has no room for it
+  return optax.GradientTransformationExtraArgs(tx.init, with_extra)
 
 
 def _to_device(leaf: Any) -> Any:

@@ -18,6 +18,7 @@ from hsa_jax.config import (
   TrainConfig,
 )
 from hsa_jax.models import LanguageModel
+from hsa_jax.ops import read
 from hsa_jax.parallel import named_leaves
 from hsa_jax.training.footprint import (
   footprint,
@@ -96,9 +97,9 @@ def test_logits_by_hand():
 
 
 def test_kept_activations_by_hand():
-  """4 window blocks, a read and the encoder; keys, values and a selection."""
+  """4 window blocks, a read and the encoder; keys, values; what was read."""
   got = needed(config())
-  token = 6 * 2 * 32 + 2 * 2 * 8 + 9 * 2
+  token = 6 * 2 * 32 + 2 * 2 * 8 + 9 * 2 + 2 * 4 * 8
   assert got.saved == 2 * 64 * token
 
 
@@ -107,6 +108,22 @@ def test_keeping_everything_costs_more_than_recomputing():
   assert offload.saved < block.saved
   assert none.saved > 5 * block.saved
   assert none.parameters == block.parameters
+
+
+def test_a_long_dense_read_keeps_one_tile(monkeypatch):
+  """512 tokens are 4 tiles of 128, of which the last sees every chunk."""
+  stage = dataclasses.replace(STAGE, seq_len=512)
+
+  def block(limit):
+    monkeypatch.setattr(read, "DENSE_ROW_BYTES", limit)
+    cfg = config(mlp_dim=8)
+    mesh = mesh_of(cfg, 8)
+    return footprint(cfg, stage, state_shapes(cfg), mesh, backend="tpu").block
+
+  whole, tiles = block(2**40), block(0)
+  scores = 3 * 4 * 4 * 2 * 512  # copies, bytes, heads, tokens
+  keys = 8 * (15 + 31 + 47 + 63) / 4
+  assert whole - tiles == scores * (keys - 128)
 
 
 def test_offloaded_inputs_are_moved_and_not_lost():
