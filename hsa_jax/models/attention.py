@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from hsa_jax.config import Layer, ModelConfig, Remat, layers_of
 from hsa_jax.models.layers import GatedMlp, RMSNorm, stack
 from hsa_jax.models.mixers import MIXERS
+from hsa_jax.models.remat import apply_remat, name_input
 from hsa_jax.parallel import split_rows
 from hsa_jax.types import Carry, Limits
 
@@ -47,7 +47,7 @@ class Block(nnx.Module):
     limits: Limits,
     count: jax.Array | int | None = None,
   ) -> tuple[Float[Array, "B T D"], Carry]:
-    x = checkpoint_name(split_rows(x), "block_input")
+    x = name_input(split_rows(x))
     read, state = self.attention(
       self.attention_norm(x), state, position, limits, count
     )
@@ -142,12 +142,11 @@ def run_blocks(
     block, cache = layer
     return block(hidden, cache, position, limits, count)
 
-  if remat is Remat.BLOCK:
-    body = jax.checkpoint(body, prevent_cse=False)
   if isinstance(blocks, Pattern):
-    return _run_pattern(body, list(blocks.places), x, caches)
+    return _run_pattern(body, list(blocks.places), x, caches, remat)
   depth = depth_of(blocks)
   unroll = depth if depth <= MAX_UNROLLED_LAYERS else 1
+  body = apply_remat(body, remat, in_scan=unroll < depth)
   return lax.scan(body, x, (blocks, caches), unroll=unroll)
 
 
@@ -156,22 +155,25 @@ def _run_pattern(
   blocks: list[Block],
   x: jax.Array,
   caches: Carry,
+  remat: Remat,
 ) -> tuple[jax.Array, Carry]:
   """Layers of several kinds in turn: whole periods in a scan, then the rest."""
   caches = [None] * len(blocks) if caches is None else list(caches)
   stacks: list[Any] = list(zip(blocks, caches, strict=True))
 
-  def period(hidden: jax.Array, layers: list) -> tuple:
-    after = []
-    for layer in layers:
-      hidden, state = body(hidden, layer)
-      after.append(state)
-    return hidden, after
-
   def run(x: jax.Array, places: int, start: int, stop: int) -> tuple:
+    periods = stop - start
+    unroll = periods if places * periods <= MAX_UNROLLED_LAYERS else 1
+    call = apply_remat(body, remat, in_scan=unroll < periods)
+
+    def period(hidden: jax.Array, layers: list) -> tuple:
+      after = []
+      for layer in layers:
+        hidden, state = call(hidden, layer)
+        after.append(state)
+      return hidden, after
+
     some = jax.tree.map(lambda a: a[start:stop], stacks[:places])
-    depth = places * (stop - start)
-    unroll = stop - start if depth <= MAX_UNROLLED_LAYERS else 1
     return lax.scan(period, x, some, unroll=unroll)
 
   whole = depth_of(blocks[-1])

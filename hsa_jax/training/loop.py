@@ -63,7 +63,9 @@ def train(
   check_rows(mesh)
   console = Console(active=jax.process_index() == 0)
   tx = run_optimizer(cfg)
-  abstract = abstract_state(inputs.build, tx, mesh=mesh)
+  abstract = abstract_state(
+    inputs.build, tx, mesh=mesh, host_optimizer=cfg.train.offload_optimizer
+  )
   with contextlib.ExitStack() as stack:
     if console.active:
       stack.enter_context(claim_workdir(workdir, cfg))

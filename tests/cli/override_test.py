@@ -13,7 +13,6 @@ from hsa_jax.config import (
   LayerConfig,
   Mixer,
   Position,
-  config_hash,
 )
 from hsa_jax.evaluation import FlagError
 from tests.evaluation.helpers import make_checkpoint, model_config

@@ -3,20 +3,11 @@
 import dataclasses
 import re
 import signal
-import socket
-import subprocess
 import time
 
 import pytest
 
-from .helpers import (
-  command,
-  environment,
-  losses,
-  make_config,
-  make_store,
-  write_config,
-)
+from .helpers import losses, make_config, make_store, start_job, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -30,30 +21,6 @@ def long_config(store):
   first = dataclasses.replace(first, num_steps=20_000)
   data = dataclasses.replace(cfg.data, stages=(first, second))
   return dataclasses.replace(cfg, data=data)
-
-
-def free_port() -> int:
-  with socket.socket() as server:
-    server.bind(("localhost", 0))
-    return server.getsockname()[1]
-
-
-def start(config_file, cache, workdir, *, count: int) -> list:
-  """The processes of one job, one device each."""
-  address = f"localhost:{free_port()}"
-  jobs = []
-  for i in range(count):
-    env = {**environment(cache), "JAX_NUM_CPU_DEVICES": "1"}
-    if count > 1:
-      env["JAX_COORDINATOR_ADDRESS"] = address
-      env |= {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i)}
-    arguments = (f"--config={config_file}", f"--workdir={workdir}")
-    jobs.append(
-      subprocess.Popen(
-        command(*arguments), env=env, stderr=subprocess.PIPE, text=True
-      )
-    )
-  return jobs
 
 
 def wait_for_step(workdir, jobs, step: int) -> None:
@@ -76,7 +43,7 @@ def test_sigterm_to_one_of_two_saves_one_step_on_both(tmp_path):
   make_store(tmp_path / "store")
   config = write_config(tmp_path / "tiny.py", long_config(tmp_path / "store"))
   cache, run = tmp_path / "cache", tmp_path / "run"
-  jobs = start(config, cache, run, count=2)
+  jobs = start_job(config, cache, run, count=2)
   wait_for_step(run, jobs, 3)
   jobs[1].send_signal(signal.SIGTERM)
   said = finish(jobs)
@@ -87,13 +54,13 @@ def test_sigterm_to_one_of_two_saves_one_step_on_both(tmp_path):
   assert max(losses(run)) == step
 
   # One process goes on where the two were, on the same data.
-  jobs = start(config, cache, run, count=1)
+  jobs = start_job(config, cache, run, count=1)
   wait_for_step(run, jobs, step + 3)
   jobs[0].send_signal(signal.SIGTERM)
   (text,) = finish(jobs)
   assert f"resuming at step {step:,}" in text
   alone = tmp_path / "alone"
-  jobs = start(config, cache, alone, count=1)
+  jobs = start_job(config, cache, alone, count=1)
   wait_for_step(alone, jobs, step + 3)
   jobs[0].send_signal(signal.SIGTERM)
   finish(jobs)
