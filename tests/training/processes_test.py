@@ -7,7 +7,16 @@ import time
 
 import pytest
 
-from .helpers import losses, make_config, make_store, start_job, write_config
+from hsa_jax.config import MeshConfig
+
+from .helpers import (
+  losses,
+  make_config,
+  make_store,
+  start_job,
+  values,
+  write_config,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -68,3 +77,40 @@ def test_sigterm_to_one_of_two_saves_one_step_on_both(tmp_path):
   assert set(range(1, step + 4)) <= set(ours)
   for i in range(1, step + 4):
     assert ours[i] == pytest.approx(theirs[i], rel=1e-5), i
+
+
+@pytest.mark.parametrize(
+  "mesh",
+  [
+    MeshConfig(data=1, context=4),
+    MeshConfig(data=1, tensor=4),
+    MeshConfig(data=2, context=2),
+    MeshConfig(data=1, fsdp=2, tensor=2),
+  ],
+  ids=lambda mesh: f"{mesh.data}x{mesh.fsdp}x{mesh.context}x{mesh.tensor}",
+)
+def test_rows_on_two_processes_are_the_same_rows(tmp_path, mesh):
+  """Two processes of two devices, and one device: one run."""
+  make_store(tmp_path / "store")
+  cfg = make_config(str(tmp_path / "store"), diagnose_every=4)
+  cache = tmp_path / "cache"
+  seen = {}
+  for name, own, count, devices in (
+    ("together", mesh, 2, 2),
+    ("alone", MeshConfig(), 1, 1),
+  ):
+    config = write_config(
+      tmp_path / f"{name}.py", dataclasses.replace(cfg, mesh=own)
+    )
+    jobs = start_job(
+      config, cache, tmp_path / name, count=count, devices=devices
+    )
+    said = [job.communicate(timeout=LIMIT_S)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * count, said
+    keys = ("train/loss_nats", "train/token_hash", "valid/loss_nats")
+    seen[name] = [values(tmp_path / name, key) for key in keys]
+  for ours, theirs in zip(seen["together"], seen["alone"], strict=True):
+    assert list(ours) == list(theirs) and ours
+    for step, value in theirs.items():
+      assert ours[step] == pytest.approx(value, rel=1e-4), step
+  assert seen["together"][1] == seen["alone"][1]
