@@ -12,7 +12,7 @@ from hsa_jax.cli.memory_flags import (
   add_memory_flags,
   read_memory,
 )
-from hsa_jax.cli.override_flag import read_overrides
+from hsa_jax.cli.override_flag import add_override_flag, read_overrides
 from hsa_jax.config import Haystack, Needle
 from hsa_jax.data.ruler.tasks import EssaySource
 from hsa_jax.evaluation import SUITES, FlagError, Settings
@@ -124,14 +124,7 @@ def make_parser(description: str | None) -> Parser:
   add = parser.add_argument_group("what is measured").add_argument
   add("--checkpoint", help="workdir of a training run, or one step's folder")
   add("--step", type=int, help="which checkpoint; default: the newest")
-  add(
-    "--override",
-    default="",
-    metavar="NAME=NUMBER,...",
-    help="fields of the checkpoint's configuration that need no training, as"
-    " model.rope.factor=4,model.rope.original_length=1024 (YaRN) or"
-    " model.rope.theta=1000000; such results need a --workdir of their own",
-  )
+  add_override_flag(add)
   suites = "; ".join(f"{suite.name}: {suite.summary}" for suite in SUITES)
   add("--suites", default="hsa_ruler", help=f"one or more of {suites}")
   tasks = "; ".join(

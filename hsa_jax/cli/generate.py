@@ -53,8 +53,8 @@ from hsa_jax.inference import (
   Decoder,
   Prefill,
   Sampling,
-  check_caches,
   generate,
+  plan_context,
   prefill_decoder,
 )
 from hsa_jax.memory import (
@@ -66,7 +66,6 @@ from hsa_jax.memory import (
   available,
   check_placement,
   open_memory,
-  plan_memory,
 )
 from hsa_jax.models import LanguageModel
 from hsa_jax.training.checkpoint import (
@@ -144,9 +143,7 @@ def run(arguments: Arguments) -> Speed:
   prefill.warm_up(tokens.shape[1] + arguments.max_tokens)
   with open_memory(plan, arguments.folder, devices) as memory:
     start = time.perf_counter()
-    decoder, prefill_s = read_prompt(
-      prefill, tokens, memory, room=arguments.max_tokens
-    )
+    decoder, prefill_s = read_prompt(prefill, tokens, memory, arguments)
     times = write_text(continuation(decoder, tokenizer, arguments), arguments)
   first, rest = times[0] - start, np.diff(times).tolist()
   return Speed(tokens.shape[1], prefill_s, first, rest)
@@ -179,15 +176,13 @@ def make_plan(
     FlagError: if the home cannot store the type asked for.
     MemoryHomeError: if the home asked for, or any, does not fit.
   """
-  length, free = length + arguments.max_tokens, available(arguments.folder)
-  check_caches(model, length=length, batch=1, free=free.device)
   with as_flag_errors():
-    return plan_memory(
+    return plan_context(
       model,
-      length=length,
+      length=length + arguments.max_tokens,
       batch=1,
       home=arguments.memory.home,
-      free=free,
+      free=available(arguments.folder),
       kv_dtype=arguments.memory.kv_dtype,
       shards=1 if devices is None else devices.num_shards,
       kv_place=arguments.memory.kv_place,
@@ -216,12 +211,9 @@ def make_prefill(model: LanguageModel, length: int) -> Prefill:
 
 
 def read_prompt(
-  prefill: Prefill, tokens: np.ndarray, memory: ChunkMemory, *, room: int
+  prefill: Prefill, tokens: np.ndarray, memory: ChunkMemory, args: Arguments
 ) -> tuple[Decoder, float]:
-  """A decoder behind the prompt, and the seconds of the prefill alone.
-
-  `room` tokens can follow.
-  """
+  """A decoder behind the prompt, and the seconds of the prefill alone."""
   length, start, seconds = tokens.shape[1], time.perf_counter(), 0.0
   # `disable=None`: a bar on a terminal only.
   with tqdm.tqdm(
@@ -239,7 +231,7 @@ def read_prompt(
       memory,
       length=length,
       advance=advance,
-      room=room,
+      room=args.max_tokens,
     )
   return decoder, seconds
 
@@ -372,10 +364,7 @@ def _parser() -> Parser:
   )
   add("--top-k", type=int, default=0, help="draw from the k likeliest; 0: all")
   add(
-    "--top-p",
-    type=float,
-    default=1.0,
-    help="draw from the fewest that hold this share; 1: all",
+    "--top-p", type=float, default=1.0, help="the fewest of this share; 1: all"
   )
   add("--seed", type=int, default=0, help="of the draws; default: 0")
   add(

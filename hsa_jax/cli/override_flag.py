@@ -6,6 +6,7 @@ the hash of the configuration, so results with and without it never mix.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from hsa_jax.config import Config, RopeConfig, from_dict, to_dict, validate
@@ -13,6 +14,18 @@ from hsa_jax.evaluation.lengths import FlagError
 
 _PREFIX = "model.rope."
 _FIELDS = tuple(field.name for field in dataclasses.fields(RopeConfig))
+
+
+def add_override_flag(add: Callable[..., Any]) -> None:
+  """Adds the flag by a parser's `add_argument`."""
+  add(
+    "--override",
+    default="",
+    metavar="NAME=NUMBER,...",
+    help="fields of the checkpoint's configuration that need no training, as"
+    " model.rope.factor=4,model.rope.original_length=1024 (YaRN) or"
+    " model.rope.theta=1000000; such results need a --workdir of their own",
+  )
 
 
 def read_overrides(text: str) -> dict[str, int | float]:

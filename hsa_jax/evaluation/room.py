@@ -17,7 +17,7 @@ from hsa_jax.evaluation.session import (
   Session,
   Settings,
 )
-from hsa_jax.inference.caches import capacity_of, check_caches
+from hsa_jax.inference.caches import capacity_of, plan_context
 from hsa_jax.inference.midway import Journal, Midway, from_bytes, to_bytes
 from hsa_jax.memory import (
   ChunkMemory,
@@ -29,7 +29,6 @@ from hsa_jax.memory import (
   available,
   check_placement,
   make_memory,
-  plan_memory,
 )
 from hsa_jax.parallel import READ_AXIS, make_mesh
 
@@ -70,14 +69,12 @@ def plan_room(
       " from all of them; keep them on all with --memory=sharded, or outside"
       " with host or disk"
     )
-  free = available(folder)
-  check_caches(model, length=length, batch=settings.batch, free=free.device)
-  plan = plan_memory(
+  plan = plan_context(
     model,
     length=length,
     batch=settings.batch,
     home=settings.memory,
-    free=free,
+    free=available(folder),
     kv_dtype=settings.kv_dtype,
     shards=shards,
     kv_place=settings.kv_place,

@@ -1,6 +1,6 @@
 """A model over sequences of any length: prefill, whole sequences, decoding."""
 
-from hsa_jax.inference.caches import capacity_of, check_caches
+from hsa_jax.inference.caches import capacity_of, plan_context
 from hsa_jax.inference.decode import Decoder, prefill_decoder
 from hsa_jax.inference.generate import generate
 from hsa_jax.inference.halo import HaloPrefill, halo_length, make_reader
@@ -29,12 +29,12 @@ __all__ = [
   "SegmentReader",
   "Suffix",
   "capacity_of",
-  "check_caches",
   "first_token",
   "generate",
   "halo_length",
   "head",
   "make_reader",
+  "plan_context",
   "prefill_decoder",
   "read_context",
   "read_end",

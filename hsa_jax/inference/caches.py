@@ -1,9 +1,12 @@
 """Room for layers that see the whole context: how much, and whether it is."""
 
+from typing import Any
+
 from hsa_jax.config import ModelConfig, layers_of
-from hsa_jax.memory import MemoryHomeError
+from hsa_jax.memory import MemoryHomeError, Plan, plan_memory
 from hsa_jax.memory.layout import format_bytes
 from hsa_jax.memory.plan import DEVICE_SHARE
+from hsa_jax.memory.protocol import MemoryBytes
 from hsa_jax.models.mixers import MIXERS, state_bytes
 
 # A call makes new caches of the old ones: for a moment there are both.
@@ -18,6 +21,24 @@ def capacity_of(length: int) -> int:
   """
   step = max(1 << max(length.bit_length() - 4, 0), 64)
   return -(-length // step) * step
+
+
+def plan_context(
+  cfg: ModelConfig,
+  *,
+  length: int,
+  batch: int,
+  free: MemoryBytes,
+  **options: Any,
+) -> Plan:
+  """`memory.plan_memory`, once the caches of whole contexts are known to fit.
+
+  Raises:
+    MemoryHomeError: if they do not, or the chunks do not.
+    ValueError: see `plan_memory`.
+  """
+  check_caches(cfg, length=length, batch=batch, free=free.device)
+  return plan_memory(cfg, length=length, batch=batch, free=free, **options)
 
 
 def check_caches(

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 from hsa_jax.inference import (
   Decoder,
   Prefill,
-  check_caches,
+  plan_context,
   prefill_decoder,
   read_context,
   read_sequence,
@@ -38,7 +38,6 @@ from hsa_jax.memory import (
   Plan,
   available,
   open_memory,
-  plan_memory,
 )
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
@@ -187,14 +186,12 @@ class Reader:
     Raises:
       MemoryHomeError: if it does not fit.
     """
-    length, free = bucket(length, _LEAST), available(self.ways.folder)
-    check_caches(self.model.cfg, length=length, batch=1, free=free.device)
-    return plan_memory(
+    return plan_context(
       self.model.cfg,
-      length=length,
+      length=bucket(length, _LEAST),
       batch=1,
       home=self.ways.home,
-      free=free,
+      free=available(self.ways.folder),
       kv_dtype=self.ways.kv_dtype,
     )
 

@@ -23,7 +23,12 @@ class WholeContext(Attention):
 
   Its room is taken before the first token, for as many tokens as the caller
   says there will be; whoever steps beyond is at fault, see `inference`.
+
+  Attributes:
+    operation: `(query, keys, values, position=, implementation=)`.
   """
+
+  operation: Callable[..., jax.Array]
 
   def __call__(
     self,
@@ -87,8 +92,7 @@ class WholeContext(Attention):
     before: jax.Array | int,
   ) -> jax.Array:
     """Head outputs of queries that stand behind `before` keys."""
-    op: Callable[..., jax.Array] = self.operation
-    return op(
+    return self.operation(
       query,
       key,
       value,

@@ -53,12 +53,12 @@ def full_attention(
   query's own; no [T, U] array, forwards or backwards.
   """
   platform = platform_in_use()
-  whole = isinstance(position, int) and keys.shape[1] == query.shape[1]
+  starts = isinstance(position, int) and position == 0
   choice = choose_full(
     implementation,
     platform=platform,
     length=query.shape[1],
-    whole=whole and position == 0,
+    whole=starts and keys.shape[1] == query.shape[1],
     half=query.dtype in (jnp.bfloat16, jnp.float16),
   )
   if platform != "cpu":
