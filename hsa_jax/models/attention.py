@@ -1,6 +1,6 @@
 """The decoder block, and stacks of them in the order of their pattern."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -106,6 +106,19 @@ def empty_state(blocks: Blocks, batch: int, capacity: int) -> Carry:
     return tuple(empty_state(b, batch, capacity) for b in blocks.places)
   one = blocks.attention.init_state(batch, capacity)
   return jax.tree.map(lambda x: jnp.stack([x] * depth_of(blocks)), one)
+
+
+def single_layers(
+  blocks: Blocks, caches: Carry
+) -> Iterator[tuple[Block, Carry]]:
+  """The layers of a stack in their order, each with what it remembers."""
+  several = isinstance(blocks, Pattern)
+  places = list(blocks.places) if isinstance(blocks, Pattern) else [blocks]
+  states = list(caches) if several else [caches]
+  for i in range(sum(depth_of(place) for place in places)):
+    place, row = i % len(places), i // len(places)
+    pair = (places[place], states[place])
+    yield jax.tree.map(lambda a, row=row: a[row], pair)
 
 
 def depth_of(blocks: Block) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hsa_jax.config import Position, RopeConfig
 from hsa_jax.models.window import Attention
@@ -105,6 +105,34 @@ class FullAttention(WholeContext):
   """Softmax over every key up to the token's own."""
 
   operation = staticmethod(full_attention)
+
+  def weights(
+    self,
+    x: Float[Array, "B T D"],
+    cache: KvCache,
+    position: jax.Array | int,
+    rows: Int[Array, " n"],
+  ) -> Float[Array, "B N n U"]:
+    """The share of every key of the cache in some outputs, for diagnostics.
+
+    Args:
+      x: a stretch behind the tokens of the cache, as `__call__` takes it.
+      cache: with room for the stretch.
+      position: absolute index of the first token.
+      rows: indices in the stretch of the tokens whose attention is wanted.
+    """
+    query, key, value = self.project(x)
+    query, key = self.rotate(query, key, position)
+    keys = cache.extended(key, value).keys
+    query = query[:, rows] * query.shape[-1] ** -0.5
+    query = query.reshape(*query.shape[:2], keys.shape[2], -1, keys.shape[3])
+    logits = jnp.einsum(
+      "bngsh,bugh->bgsnu", query, keys, preferred_element_type=jnp.float32
+    )
+    standing = (cache.length + rows)[:, None]
+    seen = jnp.arange(keys.shape[1])[None, :] <= standing
+    share = jax.nn.softmax(jnp.where(seen[None, None, None], logits, -1e30))
+    return share.reshape(share.shape[0], -1, *share.shape[3:])
 
 
 class StickBreakingAttention(WholeContext):
