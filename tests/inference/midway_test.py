@@ -4,13 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from hsa_jax.inference import HaloPrefill, Prefill, read_context
+from hsa_jax.config import LayerConfig, Mixer, Position
+from hsa_jax.inference import HaloPrefill, Prefill, capacity_of, read_context
 from hsa_jax.inference.midway import from_bytes, to_bytes
 from hsa_jax.memory import HostMemory
 from tests.evaluation.helpers import build_model, model_config, random_tokens
 
 LENGTH = 131  # ragged
 TOKENS = random_tokens((2, LENGTH))
+FULL = LayerConfig(mixer=Mixer.FULL, position=Position.NONE)
 READERS = {
   "sequential": lambda model: Prefill(model, batch=2, segment=16),
   "halo": lambda model: HaloPrefill(model, batch=2, segment=8, windows=3),
@@ -57,10 +59,15 @@ def read(reader, memory, journal=None):
 
 
 @pytest.mark.parametrize(
-  ("name", "dtype"), [("sequential", "bfloat16"), ("halo", "float32")]
+  ("name", "changes"),
+  [
+    ("sequential", {"compute_dtype": "bfloat16"}),
+    ("halo", {}),
+    ("sequential", {"layers": (FULL, LayerConfig(), LayerConfig())}),
+  ],
 )
-def test_taken_up_in_the_middle(name, dtype):
-  model = build_model(model_config({"compute_dtype": dtype}))
+def test_taken_up_in_the_middle(name, changes):
+  model = build_model(model_config(changes))
   reader = READERS[name](model)
   want, memory, _, whole = read(reader, HostMemory(LENGTH // 4))
   for saves in (1, 3, 5 if name == "halo" else 8):
@@ -68,7 +75,8 @@ def test_taken_up_in_the_middle(name, dtype):
     with pytest.raises(Interrupted):
       read(reader, memory, journal)
     again = Interrupting(0)
-    again.midway = from_bytes(journal.data, model.init_carry(2))
+    carry = jax.eval_shape(lambda: model.init_carry(2, capacity_of(LENGTH)))
+    again.midway = from_bytes(journal.data, carry)
     stop = again.midway.stop
     assert memory.num_chunks == stop // 4
     got, memory, first, count = read(reader, memory, again)
