@@ -35,6 +35,7 @@ from hsa_jax.config.fields import (
   Weighting,
   WindowOverlap,
 )
+from hsa_jax.config.override import covers, with_overrides
 from hsa_jax.config.rules import fits_devices, source_problem, validate
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
   "Weighting",
   "WindowOverlap",
   "config_hash",
+  "covers",
   "differences",
   "fits_devices",
   "from_dict",
@@ -72,4 +74,5 @@ __all__ = [
   "to_dict",
   "to_json",
   "validate",
+  "with_overrides",
 ]
