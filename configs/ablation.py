@@ -11,23 +11,24 @@ A cell is a line: name, axis, claim, fields. Its values follow from those of the
 base, so that one grid serves all sizes. docs/ablation.md says how to read it.
 
 Sizes:    tiny   minutes a cell on one core; measured, see docs/ablation.md
+          smoke  seconds; shows that everything works, learns nothing
           small  one GPU; not measured here
           paper  configs/paper_240m.py; not measured here
 """
 
 import dataclasses
 
-from configs import paper_240m, quickstart, ruler_tiny
-from configs.ruler_tiny import row
+from configs._ablation_bases import BASES
 from hsa_jax import config as c
 from hsa_jax.ablation import Cell, Grid, Measure, Undefined, cell_config
 from hsa_jax.config import SourceConfig, StageConfig, Task
 
-SIZES = ("tiny", "small", "paper")
-TEXT = SourceConfig(weight=0.15)
+SIZES = tuple(BASES)
 
 SUBSETS = {
   "principles": ("A0", "A1-none", "A2", "A3", "A4", "B2"),
+  "square": ("A0", "A1-none", "A3"),
+  "encoder": ("A1",),
   "sparsity": ("A6", "A7", "A8"),
   "weights": ("A5",),
   "chunk_size": ("A10",),
@@ -98,7 +99,12 @@ def undefined():
   reason = "a CLS token is read by the encoder; without one there is none"
   none = {"model.hsa.encoder_layers": 0, "model.hsa.landmark": "cls"}
   return (
-    Undefined("A4-cls", "principles", reason, none),
+    Undefined(
+      "A4-cls",
+      "principles",
+      reason,
+      {**none, "model.hsa.residual": "standard"},
+    ),
     Undefined(
       "A4-cls-bypass",
       "principles",
@@ -129,6 +135,28 @@ def weights(base):
   )
 
 
+def denser(source, up, down):
+  """As many needles to a token in rows of `up / down` of the length."""
+  if source.num_needles < 2:
+    return source
+  return dataclasses.replace(
+    source,
+    num_needles=source.num_needles * up // down,
+    num_questions=max(2, source.num_questions * up // down // 2 * 2),
+  )
+
+
+def longer_rows(stage, index, up, down):
+  """Rows of `up / down` of the length: as many tokens, as many needles."""
+  sources = tuple(denser(source, up, down) for source in stage.sources)
+  fields = {
+    "seq_len": stage.seq_len * up // down,
+    "batch_size": stage.batch_size * down // up,
+    **({"sources": sources} if sources != stage.sources else {}),
+  }
+  return {f"data.stages[{index}].{name}": v for name, v in fields.items()}
+
+
 def sparsity(base):
   """Slots, rows, and tokens that share a retrieval."""
   hsa, last = base.model.hsa, len(base.data.stages) - 1
@@ -149,13 +177,11 @@ def sparsity(base):
     Cell(
       f"A7-rows{stage.seq_len * up // down}",
       "training length",
-      "the length of the rows does not matter at equal tokens",
-      {
-        f"data.stages[{last}].seq_len": stage.seq_len * up // down,
-        f"data.stages[{last}].batch_size": stage.batch_size * down // up,
-      },
+      "the length of the rows does not matter at equal tokens and needles",
+      longer_rows(stage, last, up, down),
     )
     for up, down in ((1, 2), (2, 1))
+    if stage.batch_size * down % up == 0
   ]
   shared = [
     Cell(
@@ -326,77 +352,15 @@ def baselines(base):
   )
 
 
-def tiny() -> c.Config:
-  """The base that trains on one core; docs/ablation.md says how it was chosen."""
-  stages = (
-    StageConfig(
-      name="one",
-      num_steps=220,
-      seq_len=192,
-      batch_size=16,
-      sources=(row(0.85, Task.NIAH, 1, 1), TEXT),
-    ),
-    StageConfig(
-      name="crowd",
-      num_steps=260,
-      seq_len=768,
-      batch_size=4,
-      sources=(
-        row(0.15, Task.NIAH, 1, 1),
-        row(0.3, Task.NIAH, 8, 8),
-        row(0.4, Task.MK_MQ, 6, 6),
-        TEXT,
-      ),
-    ),
-  )
-  cfg = quickstart.build(stages)
-  hsa = dataclasses.replace(
-    cfg.model.hsa, num_memory_heads=2, encoder_mlp_dim=256
-  )
-  model = dataclasses.replace(cfg.model, vocab_size=1024, mlp_dim=256, hsa=hsa)
-  data = dataclasses.replace(
-    cfg.data,
-    store="data/sotu-1k",
-    tokenizer=f"hf:{ruler_tiny.TOKENIZER}",
-  )
-  return dataclasses.replace(cfg, model=model, data=data)
-
-
-def small() -> c.Config:
-  """The shape of `tiny`, four times as wide, for one GPU."""
-  cfg = tiny()
-  hsa = dataclasses.replace(
-    cfg.model.hsa, chunk_size=32, encoder_mlp_dim=1024, landmark_dim=256
-  )
-  model = dataclasses.replace(
-    cfg.model,
-    embed_dim=512,
-    num_lower_layers=4,
-    num_upper_layers=2,
-    num_heads=8,
-    num_kv_heads=8,
-    head_dim=64,
-    mlp_dim=1024,
-    window_size=64,
-    init_scale=0.04,
-    compute_dtype="bfloat16",
-    hsa=hsa,
-  )
-  return dataclasses.replace(cfg, model=model)
-
-
-def paper() -> c.Config:
-  """`configs/paper_240m.py`."""
-  return c.from_dict(paper_240m.get_config(), where="configs/paper_240m.py")
-
-
 MEASURES = {
-  "tiny": Measure("1K,4K,16K,64K,256K", "32,16K:16,64K:4,256K:2"),
+  "tiny": Measure("1K,4K,16K,64K,256K", "32,16K:16,64K:6,256K:3"),
+  "smoke": Measure("1K,2K", "4"),
   "small": Measure("1K,4K,16K,64K,256K", "50,16K:20,256K:10"),
   "paper": Measure("4K,16K,64K,256K,1M", "50,64K:20,1M:10"),
 }
 FINALS = {
   "tiny": Measure("1M", "4", suites="hsa_ruler", tasks="s_niah"),
+  "smoke": Measure("4K", "2", suites="hsa_ruler", tasks="s_niah"),
   "small": Measure("1M,4M", "10", suites="hsa_ruler", tasks="s_niah"),
   "paper": Measure("16M,32M", "2", suites="hsa_ruler", tasks="s_niah"),
 }
@@ -404,7 +368,7 @@ FINALS = {
 
 def get_grid(size="tiny") -> Grid:
   """The grid of a size."""
-  base = {"tiny": tiny, "small": small, "paper": paper}[size]()
+  base = BASES[size]()
   return Grid(
     size=size,
     base=base,

@@ -48,13 +48,14 @@ from hsa_jax.ablation.listing import (
   list_cells,
   list_progress,
 )
+from hsa_jax.ablation.report import write_report
 from hsa_jax.ablation.resolve import resolve_all
 from hsa_jax.ablation.state import Progress, Status, progress_of
 from hsa_jax.cli.faults import exit_code
 from hsa_jax.cli.flags import Parser
 from hsa_jax.config import ConfigError
 from hsa_jax.evaluation.lengths import FlagError
-from hsa_jax.evaluation.results import ResultsError
+from hsa_jax.evaluation.results import ResultsError, check_writable
 
 INPUT_ERRORS = (FlagError, GridError, ConfigError, ResultsError)
 _OVERRIDE = re.compile(r"--config\.([^=]+)=(.*)", re.DOTALL)
@@ -125,6 +126,8 @@ def act(arguments: Arguments) -> None:
     run(arguments)
   elif values.status:
     _print(list_progress(_progress(arguments)))
+  if values.report:
+    report(arguments)
 
 
 def run(arguments: Arguments) -> None:
@@ -152,6 +155,28 @@ def run(arguments: Arguments) -> None:
   if failed:
     lines = [f"{o.task.run.name}: {o.failure}" for o in failed]
     raise RunsFailed("\n  ".join([f"{len(failed)} runs failed", *lines]))
+
+
+def report(arguments: Arguments) -> None:
+  """Makes and prints the report of what is finished.
+
+  Raises:
+    GridError: if nothing is, or the folder cannot be written.
+  """
+  found, _ = resolve_all(arguments.grid, arguments.cells, arguments.extra)
+  out = arguments.values.out or f"{arguments.workdir}/report"
+  check_writable(out, flag="--out")
+  runs = make_runs(found, arguments.seeds)
+  path = write_report(
+    arguments.grid,
+    found,
+    runs,
+    arguments.workdir,
+    out,
+    subset=arguments.values.subset,
+  )
+  print(path.read_text(encoding="utf-8"))
+  print(f"report: {path}")
 
 
 class Teller:
@@ -292,6 +317,7 @@ def _parser() -> Parser:
   add("--cells", default="", help="names or groups, as A3-standard,A5")
   add("--seeds", default="1", help="how many, as 5; or which, as 100,101")
   add("--workdir", default="", help="default: runs/ablation/SIZE")
+  add("--out", default="", help="of the report; default: WORKDIR/report")
   add("--jobs", type=int, default=1, help="runs at a time")
   do = parser.add_argument_group("to do").add_argument
   for name in ACTIONS:

@@ -1,0 +1,101 @@
+"""The bases of the ablation grid, by size; the cells are in configs/ablation.py."""
+
+import dataclasses
+
+from configs import paper_240m, quickstart
+from configs.ruler_tiny import row
+from hsa_jax import config as c
+from hsa_jax.config import Haystack, SourceConfig, StageConfig, Task
+
+TEXT = SourceConfig(weight=0.15)
+
+
+def tiny() -> c.Config:
+  """The base that trains on one core; docs/ablation.md says how it was chosen."""
+  stages = (
+    StageConfig(
+      name="english",
+      num_steps=140,
+      seq_len=256,
+      batch_size=16,
+      sources=(
+        row(0.8, Task.NIAH, 1, 1),
+        row(0.05, Task.NIAH, 1, 1, Haystack.NOISE),
+        TEXT,
+      ),
+    ),
+    StageConfig(
+      name="crowd",
+      num_steps=400,
+      seq_len=1024,
+      batch_size=4,
+      sources=(
+        row(0.35, Task.NIAH, 6, 6),
+        row(0.3, Task.MK_MQ, 6, 6),
+        row(0.15, Task.NIAH, 1, 1),
+        row(0.05, Task.NIAH, 1, 1, Haystack.NOISE),
+        TEXT,
+      ),
+    ),
+  )
+  cfg = quickstart.build(stages)
+  hsa = dataclasses.replace(
+    cfg.model.hsa, num_memory_heads=2, encoder_mlp_dim=256
+  )
+  model = dataclasses.replace(cfg.model, mlp_dim=256, window_size=64, hsa=hsa)
+  return dataclasses.replace(cfg, model=model)
+
+
+def smoke() -> c.Config:
+  """A few steps of a model of a quarter of the width."""
+  cfg = tiny()
+  last = cfg.data.stages[-1]
+  stage = dataclasses.replace(last, num_steps=8, batch_size=2)
+  hsa = dataclasses.replace(cfg.model.hsa, encoder_mlp_dim=64, landmark_dim=32)
+  model = dataclasses.replace(
+    cfg.model,
+    embed_dim=32,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=16,
+    mlp_dim=64,
+    hsa=hsa,
+  )
+  return dataclasses.replace(
+    cfg,
+    model=model,
+    data=dataclasses.replace(cfg.data, stages=(stage,)),
+    optimizer=dataclasses.replace(cfg.optimizer, warmup_steps=2),
+    train=dataclasses.replace(cfg.train, checkpoint_every=4, log_every=4),
+  )
+
+
+def small() -> c.Config:
+  """The shape of `tiny`, four times as wide, for one GPU."""
+  cfg = tiny()
+  hsa = dataclasses.replace(
+    cfg.model.hsa, chunk_size=32, encoder_mlp_dim=1024, landmark_dim=256
+  )
+  model = dataclasses.replace(
+    cfg.model,
+    embed_dim=512,
+    num_lower_layers=4,
+    num_upper_layers=2,
+    num_heads=8,
+    num_kv_heads=8,
+    head_dim=64,
+    mlp_dim=1024,
+    window_size=64,
+    init_scale=0.04,
+    compute_dtype="bfloat16",
+    hsa=hsa,
+  )
+  return dataclasses.replace(cfg, model=model)
+
+
+def paper() -> c.Config:
+  """`configs/paper_240m.py`."""
+  return c.from_dict(paper_240m.get_config(), where="configs/paper_240m.py")
+
+
+BASES = {"tiny": tiny, "smoke": smoke, "small": small, "paper": paper}

@@ -1,0 +1,121 @@
+"""What was measured of a grid, a line per run and measurement.
+
+Read from the runs of a workdir, or from `records.jsonl`, which holds the same
+without the runs: a report can be made from either. A line counts only while its
+hash is that of a run of the present grid.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hsa_jax.ablation.resolve import Run
+from hsa_jax.ablation.state import folder_of, is_trained, read_events
+from hsa_jax.evaluation.results import latest_results, read_lines
+
+RECORDS = "records.jsonl"
+# Of a result line; what is missing there stays missing.
+KEPT = (
+  "suite",
+  "task",
+  "haystack",
+  "needle",
+  "length",
+  "num_samples",
+  "score",
+  "metric",
+  "num_correct",
+  "token_accuracy",
+  "recall_at_k",
+  "p_correct_given_recalled",
+  "perplexity",
+  "bits_per_byte",
+)
+
+
+class Table(NamedTuple):
+  """A measurement point: what the columns of a report are.
+
+  Attributes:
+    suite, task, haystack, needle: as in result lines.
+  """
+
+  suite: str
+  task: str
+  haystack: str
+  needle: str
+
+  @property
+  def title(self) -> str:
+    """`s_niah`, with the haystack where it is not text."""
+    return self.task + (
+      f" ({self.haystack})" if self.haystack not in ("", "text") else ""
+    )
+
+
+def collect(
+  workdir: str | os.PathLike[str], runs: Sequence[Run]
+) -> list[dict[str, Any]]:
+  """Lines of all runs that are trained, by cell and seed.
+
+  Args:
+    workdir: of the grid, or a folder with `records.jsonl`.
+    runs: of the grid; lines of others are left out.
+
+  Raises:
+    ResultsError: for a damaged file.
+  """
+  stored: dict[str, list[dict[str, Any]]] = {}
+  for line in read_lines(pathlib.Path(workdir) / RECORDS):
+    stored.setdefault(line["hash"], []).append(line)
+  found = []
+  for run in runs:
+    lines = _of_run(workdir, run) or stored.get(run.hash, [])
+    found += [{**line, "cell": run.cell.name} for line in lines]
+  return found
+
+
+def write_records(
+  folder: str | os.PathLike[str], lines: Iterable[Mapping[str, Any]]
+) -> pathlib.Path:
+  """Writes `records.jsonl`, whole or not at all."""
+  path = pathlib.Path(folder) / RECORDS
+  temporary = path.with_suffix(".tmp")
+  text = "".join(json.dumps(line) + "\n" for line in lines)
+  temporary.write_text(text, encoding="utf-8")
+  temporary.replace(path)
+  return path
+
+
+def tables_of(lines: Sequence[Mapping[str, Any]]) -> list[Table]:
+  """Every measurement point, in the order of the lines."""
+  return list(dict.fromkeys(table_of(line) for line in lines))
+
+
+def table_of(line: Mapping[str, Any]) -> Table:
+  """The measurement point of a line."""
+  return Table(*(str(line[name]) for name in Table._fields))
+
+
+def _of_run(workdir: str | os.PathLike[str], run: Run) -> list[dict[str, Any]]:
+  folder = folder_of(workdir, run)
+  if not is_trained(folder, run):
+    return []
+  seconds = sum(
+    event["seconds"]
+    for event in read_events(folder)
+    if event["command"] == "train" and not event["code"]
+  )
+  results = latest_results(read_lines(folder / "eval" / "results.jsonl"))
+  about = {
+    "cell": run.cell.name,
+    "seed": run.seed,
+    "hash": run.hash,
+    "train_s": seconds,
+  }
+  return [
+    {**about, **{name: row[name] for name in KEPT if name in row}}
+    for row in results
+  ]
