@@ -1,10 +1,11 @@
-"""The bases of the ablation grid, by size; the cells are in configs/ablation.py."""
+"""The ablation grid by size: bases, measures. Cells: configs/ablation.py."""
 
 import dataclasses
 
 from configs import paper_240m, quickstart
 from configs.ruler_tiny import row
 from hsa_jax import config as c
+from hsa_jax.ablation import Measure
 from hsa_jax.config import Haystack, SourceConfig, StageConfig, Task
 
 TEXT = SourceConfig(weight=0.15)
@@ -99,3 +100,15 @@ def paper() -> c.Config:
 
 
 BASES = {"tiny": tiny, "smoke": smoke, "small": small, "paper": paper}
+MEASURES = {
+  "tiny": Measure("1K,4K,16K,64K,256K", "32,16K:16,64K:6,256K:3"),
+  "smoke": Measure("1K,2K", "4"),
+  "small": Measure("1K,4K,16K,64K,256K", "50,16K:20,256K:10"),
+  "paper": Measure("4K,16K,64K,256K,1M", "50,64K:20,1M:10"),
+}
+FINALS = {
+  "tiny": Measure("1M", "4", suites="hsa_ruler", tasks="s_niah"),
+  "smoke": Measure("4K", "2", suites="hsa_ruler", tasks="s_niah"),
+  "small": Measure("1M,4M", "10", suites="hsa_ruler", tasks="s_niah"),
+  "paper": Measure("16M,32M", "2", suites="hsa_ruler", tasks="s_niah"),
+}

@@ -18,10 +18,10 @@ Sizes:    tiny   minutes a cell on one core; measured, see docs/ablation.md
 
 import dataclasses
 
-from configs._ablation_bases import BASES
+from configs._ablation_bases import BASES, FINALS, MEASURES
 from hsa_jax import config as c
-from hsa_jax.ablation import Cell, Grid, Measure, Undefined, cell_config
-from hsa_jax.config import SourceConfig, StageConfig, Task
+from hsa_jax.ablation import Cell, Grid, Undefined, cell_config
+from hsa_jax.config import SourceConfig, Task
 
 SIZES = tuple(BASES)
 
@@ -36,7 +36,7 @@ SUBSETS = {
   "position": ("A12",),
   "groups": ("A13",),
   "options": ("A14",),
-  "schedules": ("A6-grow", "A11-warm", "S1"),
+  "schedules": ("A6-grow", "A11-warm", "S1", "S2"),
   "baselines": ("B2",),
 }
 
@@ -315,13 +315,13 @@ def options(base):
 
 
 def schedules(base):
-  """What comes first in training."""
-  first = base.data.stages[0]
-  copy = StageConfig(
+  """What comes first in training, and what stands in a row beside it."""
+  first, last = base.data.stages[0], len(base.data.stages) - 1
+  stage = base.data.stages[last]
+  copy = dataclasses.replace(
+    first,
     name="copy",
     num_steps=max(1, first.num_steps // 4),
-    seq_len=first.seq_len,
-    batch_size=first.batch_size,
     sources=(SourceConfig(task=Task.COPY),),
   )
   return (
@@ -330,6 +330,20 @@ def schedules(base):
       "curriculum",
       "rows that repeat themselves teach the memory first",
       {"data.stages": (copy, *base.data.stages)},
+    ),
+    *(
+      Cell(
+        f"S2-segments{n}",
+        "distractors",
+        "the same samples, several to a row, teach more",
+        {
+          f"data.stages[{last}].seq_len": stage.seq_len * n,
+          f"data.stages[{last}].batch_size": stage.batch_size // n,
+          f"data.stages[{last}].neg_sampling_group": n,
+        },
+      )
+      for n in (2, 4)
+      if stage.batch_size % n == 0
     ),
   )
 
@@ -350,20 +364,6 @@ def baselines(base):
       matched=True,
     ),
   )
-
-
-MEASURES = {
-  "tiny": Measure("1K,4K,16K,64K,256K", "32,16K:16,64K:6,256K:3"),
-  "smoke": Measure("1K,2K", "4"),
-  "small": Measure("1K,4K,16K,64K,256K", "50,16K:20,256K:10"),
-  "paper": Measure("4K,16K,64K,256K,1M", "50,64K:20,1M:10"),
-}
-FINALS = {
-  "tiny": Measure("1M", "4", suites="hsa_ruler", tasks="s_niah"),
-  "smoke": Measure("4K", "2", suites="hsa_ruler", tasks="s_niah"),
-  "small": Measure("1M,4M", "10", suites="hsa_ruler", tasks="s_niah"),
-  "paper": Measure("16M,32M", "2", suites="hsa_ruler", tasks="s_niah"),
-}
 
 
 def get_grid(size="tiny") -> Grid:

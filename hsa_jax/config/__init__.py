@@ -36,7 +36,8 @@ from hsa_jax.config.fields import (
   WindowOverlap,
 )
 from hsa_jax.config.override import covers, with_overrides
-from hsa_jax.config.rules import fits_devices, source_problem, validate
+from hsa_jax.config.rules import fits_devices, validate
+from hsa_jax.config.stage_rules import source_problem
 
 __all__ = [
   "Config",

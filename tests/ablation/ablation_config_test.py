@@ -24,6 +24,7 @@ SIZES = ("tiny", "smoke", "small", "paper")
 # What each cell of `tiny` changes, beside the matched width. Whoever changes a
 # cell changes this list, and sees what the change does.
 LAST = "data.stages[1]"
+GROUP = f"{LAST}.neg_sampling_group"
 GOLDEN = {
   "A0": "hsa.encoder_layers hsa.landmark hsa.residual mlp_dim",
   "A1-none": "hsa.encoder_layers hsa.landmark mlp_dim",
@@ -61,6 +62,8 @@ GOLDEN = {
   "A14-single": "hsa.retrieval_heads",
   "A14-block_window": "hsa.block_window mlp_dim",
   "S1-copy": "data.stages",
+  "S2-segments2": f"{LAST}.seq_len {LAST}.batch_size {GROUP}",
+  "S2-segments4": f"{LAST}.seq_len {LAST}.batch_size {GROUP}",
   "B2-window": "hsa.num_groups num_lower_layers num_upper_layers mlp_dim",
 }
 
