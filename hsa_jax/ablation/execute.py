@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from hsa_jax.ablation import pinned
 from hsa_jax.ablation.grid import Measure
+from hsa_jax.ablation.pinned import pin
 from hsa_jax.ablation.resolve import SEED_FIELD, Run
 from hsa_jax.ablation.state import (
   Status,
@@ -30,6 +32,7 @@ from hsa_jax.ablation.state import (
   missing_measures,
 )
 
+PINNED = pathlib.Path(pinned.__file__)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 POLL_S = 1.0  # between two looks at a run that another process holds
 
@@ -71,7 +74,15 @@ class Commands(NamedTuple):
   overrides: tuple[str, ...] = ()
 
   def train(self, run: Run, folder: pathlib.Path) -> list[str]:
-    """`train.py` with its flags."""
+    """`train.py` on the configuration that was resolved, kept in `folder`."""
+    return [
+      "train.py",
+      f"--config={PINNED}:{pin(folder, run.cfg)}",
+      f"--workdir={folder}",
+    ]
+
+  def train_by_name(self, run: Run, folder: pathlib.Path) -> list[str]:
+    """The same from the grid file, as a person would type it."""
     return [
       "train.py",
       f"--config={self.config}:{self.size}/{run.cell.name}",

@@ -26,6 +26,7 @@ Exit codes: 0 finished, 1 some run failed, 2 something to correct, 130 stopped.
 
 import argparse
 import ast
+import dataclasses
 import re
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ from hsa_jax.ablation import (
   select,
 )
 from hsa_jax.ablation.check import check
+from hsa_jax.ablation.emit import Target, emit
 from hsa_jax.ablation.execute import Commands, Outcome, Sweep, Task
 from hsa_jax.ablation.listing import (
   format_seconds,
@@ -52,7 +54,7 @@ from hsa_jax.ablation.report import write_report
 from hsa_jax.ablation.resolve import resolve_all
 from hsa_jax.ablation.state import Progress, Status, progress_of
 from hsa_jax.cli.faults import exit_code
-from hsa_jax.cli.flags import Parser
+from hsa_jax.cli.flags import Parser, read_member
 from hsa_jax.config import ConfigError
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.results import ResultsError, check_writable
@@ -126,6 +128,8 @@ def act(arguments: Arguments) -> None:
     run(arguments)
   elif values.status:
     _print(list_progress(_progress(arguments)))
+  if values.emit:
+    emit_script(arguments)
   if values.report:
     report(arguments)
 
@@ -139,12 +143,9 @@ def run(arguments: Arguments) -> None:
   """
   runs = make_runs(_checked(arguments), arguments.seeds)
   _say_before(arguments, runs)
-  commands = Commands(
-    arguments.values.config, arguments.grid.size, arguments.overrides
-  )
   teller = Teller(len(runs), arguments.values.jobs)
   sweep = Sweep(
-    commands,
+    _commands(arguments),
     arguments.workdir,
     jobs=arguments.values.jobs,
     report=teller,
@@ -155,6 +156,17 @@ def run(arguments: Arguments) -> None:
   if failed:
     lines = [f"{o.task.run.name}: {o.failure}" for o in failed]
     raise RunsFailed("\n  ".join([f"{len(failed)} runs failed", *lines]))
+
+
+def emit_script(arguments: Arguments) -> None:
+  """Prints the commands of all runs for a cluster.
+
+  Raises:
+    FlagError, GridError: an unknown cluster, cells that break a rule.
+  """
+  target = read_member("--emit", arguments.values.emit, tuple(Target))
+  runs = make_runs(_checked(arguments), arguments.seeds)
+  _print(emit(target, _commands(arguments), runs, arguments.workdir))
 
 
 def report(arguments: Arguments) -> None:
@@ -217,8 +229,8 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
       problems.append(f"{argument!r} is not a flag of this command; see --help")
     else:
       extra[match[1]] = _value(match[2])
-  if not any(vars(values)[name] for name in ACTIONS):
-    names = ", ".join(f"--{name}" for name in ACTIONS)
+  if not any(vars(values)[name] for name in (*ACTIONS, "emit")):
+    names = ", ".join(f"--{name}" for name in (*ACTIONS, "emit=WHERE"))
     problems.append(f"say what to do: {names}")
   if not values.config:
     problems.append("--config=FILE is missing, as --config=configs/ablation.py")
@@ -232,8 +244,14 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
   if problems:
     raise FlagError(problems)
   grid = load_grid(values.config, values.size)
-  names = [name.strip() for name in values.cells.split(",") if name.strip()]
-  cells = select(grid, subset=values.subset, cells=names)
+  if values.finalists:
+    grid = dataclasses.replace(grid, finalists=_names(values.finalists))
+  if values.only:
+    cells = select(grid, cells=_names(values.only))
+    cells = tuple(c for c in cells if c.name in _names(values.only))
+  else:
+    names = _names(values.cells)
+    cells = select(grid, subset=values.subset, cells=names)
   return Arguments(values, grid, cells, seeds, extra, tuple(rest))
 
 
@@ -256,6 +274,10 @@ def read_seeds(text: str) -> tuple[int, ...]:
   return tuple(range(numbers[0]))
 
 
+def _names(text: str) -> tuple[str, ...]:
+  return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _value(text: str) -> Any:
   try:
     return ast.literal_eval(text)
@@ -274,6 +296,11 @@ def _refuse(problems: Sequence[str]) -> None:
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     text = "\n  ".join([f"{count} in the grid; nothing was started", *problems])
     raise GridError([text])
+
+
+def _commands(arguments: Arguments) -> Commands:
+  config, size = arguments.values.config, arguments.grid.size
+  return Commands(config, size, arguments.overrides)
 
 
 def _measures(arguments: Arguments, cell: Cell) -> tuple:
@@ -315,6 +342,8 @@ def _parser() -> Parser:
   add("--size", default="", help="one of its SIZES; default: the first")
   add("--subset", default="", help="a named part of the grid; default: all")
   add("--cells", default="", help="names or groups, as A3-standard,A5")
+  add("--only", default="", help="these cells, without the base")
+  add("--finalists", default="", help="cells of which more is measured")
   add("--seeds", default="1", help="how many, as 5; or which, as 100,101")
   add("--workdir", default="", help="default: runs/ablation/SIZE")
   add("--out", default="", help="of the report; default: WORKDIR/report")
@@ -322,6 +351,8 @@ def _parser() -> Parser:
   do = parser.add_argument_group("to do").add_argument
   for name in ACTIONS:
     do(f"--{name}", action="store_true")
+  targets = ", ".join(Target)
+  do("--emit", default="", metavar="WHERE", help=f"one of {targets}")
   return parser
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from absl import flags
 
 from hsa_jax.ablation import make_runs
 from hsa_jax.ablation.execute import (
@@ -26,8 +27,14 @@ from hsa_jax.ablation.state import (
   progress_of,
   read_events,
 )
+from hsa_jax.cli import config_flag
+from hsa_jax.config import config_hash, with_overrides
+from hsa_jax.training.workdir import WorkdirError, check_workdir
 
 from .grids import grid
+
+# Raised by ml_collections, where it reads a config file.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
 
 # Notes its call; a file named "fail-CELL" in the workdir makes training fail.
 TRAIN = """
@@ -216,7 +223,7 @@ def test_commands_are_those_a_person_would_type():
   task = tasks()[1]
   commands = Commands("my_grid.py", "test", ("--config.train.log_every=7",))
   folder = pathlib.Path("runs/a")
-  assert commands.train(task.run, folder) == [
+  assert commands.train_by_name(task.run, folder) == [
     "train.py",
     "--config=my_grid.py:test/A1-none",
     "--config.train.log_every=7",
@@ -232,6 +239,23 @@ def test_commands_are_those_a_person_would_type():
     "--lengths=256",
     "--samples=2",
   ]
+
+
+def test_a_run_is_trained_from_what_was_resolved(tmp_path):
+  """Whatever becomes of the grid file while the grid runs."""
+  task = tasks()[1]
+  command = Commands("gone.py", "test").train(task.run, tmp_path)
+  values = config_flag.parse([*command, "--check"], train_flags)
+  cfg = config_flag.read_config(values)
+  assert config_hash(cfg) == task.run.hash
+  check_workdir(tmp_path, cfg)
+  with pytest.raises(WorkdirError, match="train.seed: 0 -> 1"):
+    check_workdir(tmp_path, with_overrides(cfg, {"train.seed": 1}))
+
+
+def train_flags(values):
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  flags.DEFINE_bool("check", False, "", flag_values=values)
 
 
 def test_jobs_share_cores_and_gpus(monkeypatch):
