@@ -16,6 +16,12 @@ from hsa_jax.ablation.state import folder_of, is_trained, read_events
 from hsa_jax.evaluation.results import latest_results, read_lines
 
 RECORDS = "records.jsonl"
+# Fields that have tables, and what is said of them behind the task.
+FIGURES = {
+  "score": "",
+  "token_accuracy": ", answer tokens",
+  "perplexity": ", perplexity",
+}
 # Of a result line; what is missing there stays missing.
 KEPT = (
   "suite",
@@ -36,23 +42,24 @@ KEPT = (
 
 
 class Table(NamedTuple):
-  """A measurement point: what the columns of a report are.
+  """A measurement and the figure of it: what a table of a report is about.
 
   Attributes:
-    suite, task, haystack, needle: as in result lines.
+    suite, task, haystack: as in result lines.
+    figure: the field of the lines: the score, or the share of answer tokens.
   """
 
   suite: str
   task: str
   haystack: str
-  needle: str
+  figure: str
 
   @property
   def title(self) -> str:
-    """`s_niah`, with the haystack where it is not text."""
-    return self.task + (
-      f" ({self.haystack})" if self.haystack not in ("", "text") else ""
-    )
+    """`s_niah`, with the haystack where it is not text, and the figure."""
+    other = self.haystack not in ("", "text")
+    name = self.task + (f" ({self.haystack})" if other else "")
+    return name + FIGURES[self.figure]
 
 
 def collect(
@@ -89,14 +96,11 @@ def write_records(
   return path
 
 
-def tables_of(lines: Sequence[Mapping[str, Any]]) -> list[Table]:
-  """Every measurement point, in the order of the lines."""
-  return list(dict.fromkeys(table_of(line) for line in lines))
-
-
-def table_of(line: Mapping[str, Any]) -> Table:
-  """The measurement point of a line."""
-  return Table(*(str(line[name]) for name in Table._fields))
+def tables_of(line: Mapping[str, Any]) -> list[Table]:
+  """The tables that a line belongs to."""
+  where = (str(line["suite"]), str(line["task"]), str(line["haystack"]))
+  names = ("perplexity",) if "perplexity" in line else FIGURES
+  return [Table(*where, n) for n in names if line.get(n) is not None]
 
 
 def _of_run(workdir: str | os.PathLike[str], run: Run) -> list[dict[str, Any]]:

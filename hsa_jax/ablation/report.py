@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hsa_jax.ablation import pictures
+from hsa_jax.ablation.cells import difference_cell, value_cell
+from hsa_jax.ablation.glance import glance, replace_block
 from hsa_jax.ablation.grid import BASE, Cell, Grid, GridError, select
 from hsa_jax.ablation.records import Table, collect, write_records
 from hsa_jax.ablation.resolve import Resolved, Run
-from hsa_jax.ablation.statistics import Estimate, is_clear
 from hsa_jax.ablation.summary import (
   Point,
   at,
@@ -58,7 +59,9 @@ def write_report(
   runs: Sequence[Run],
   workdir: str | os.PathLike[str],
   out: str | os.PathLike[str],
+  *,
   subset: str = "",
+  doc: str = "",
 ) -> pathlib.Path:
   """Makes the report; returns the path of the Markdown file.
 
@@ -69,6 +72,7 @@ def write_report(
     workdir: of the grid, or a folder with `records.jsonl`.
     out: where the report goes; made if it is not there.
     subset: the only section, if one is named.
+    doc: Markdown file that gets the tables at a glance between its marks.
 
   Raises:
     GridError: if nothing is finished.
@@ -87,9 +91,21 @@ def write_report(
     *_cells(grid, found, lines),
   ]
   train_length = max(s.seq_len for s in grid.base.data.stages)
-  for section in sections_of(grid, points, subset):
+  sections = sections_of(grid, points, subset)
+  for section in sections:
     blocks += _section(section, folder, train_length)
+  if doc:
+    replace_block(doc, grid.size, _for_doc(sections))
   return write_pages(folder, "report", blocks)
+
+
+def _for_doc(sections: Sequence[Section]) -> list[pages.Block]:
+  """The tables at a glance, without the rest."""
+  blocks: list[pages.Block] = []
+  for section in sections:
+    title = section.title.capitalize().replace("_", " ")
+    blocks += [pages.Paragraph(f"{title}:"), glance(section.points)]
+  return blocks
 
 
 def sections_of(
@@ -159,17 +175,16 @@ def _section(
   groups = [
     (table, [p for p in section.points if p.table == table]) for table in tables
   ]
-  scores = [(t, points) for t, points in groups if t.suite != "ppl"]
-  texts = [(t, points) for t, points in groups if t.suite == "ppl"]
+  scores = [(t, points) for t, points in groups if t.figure == "score"]
+  texts = [(t, points) for t, points in groups if t.figure == "perplexity"]
   blocks: list[pages.Block] = [pages.Heading(2, section.title)]
+  blocks.append(glance(section.points))
   blocks += _pictures(section.title, scores, texts, folder, train_length)
-  for table, points in scores:
+  for table, points in groups:
     blocks += [pages.Heading(3, table.title), _values(points)]
-    blocks += [*_differences(points), *_retrieval(points)]
-  for table, points in texts:
-    title = f"perplexity, {table.title}"
-    blocks += [pages.Heading(3, title), _values(points)]
     blocks += _differences(points)
+    if table.figure == "score":
+      blocks += _retrieval(points)
   return blocks
 
 
@@ -221,30 +236,6 @@ def _length_name(points: Sequence[Point], length: int) -> str:
   """`4K (n=32)`: a length with the samples of each seed."""
   counts = sorted({p.samples for p in points if p.length == length})
   return f"{format_length(length)} (n={'/'.join(map(str, counts))})"
-
-
-def value_cell(value: Estimate) -> pages.Cell:
-  """`0.97 [0.93, 1.00]`, `~` where the interval is over samples only."""
-  shade = value.mean if 0 <= value.mean <= 1 else None
-  return pages.Cell(f"{value.mean:.2f}{_interval(value)}", value.mean, shade)
-
-
-def difference_cell(value: Estimate | None) -> pages.Cell:
-  """`-0.45 [-0.60, -0.30]*`: a star where the interval leaves out zero."""
-  if value is None:
-    return pages.Cell("")
-  star = "*" * is_clear(value)
-  return pages.Cell(
-    f"{value.mean:+.2f}{_interval(value, '+')}{star}", value.mean
-  )
-
-
-def _interval(value: Estimate, sign: str = "") -> str:
-  if value.interval is None:
-    return ""
-  low, high = value.interval
-  mark = "~" if value.over == "samples" else ""
-  return f" [{low:{sign}.2f}, {high:{sign}.2f}]{mark}"
 
 
 def _differences(points: Sequence[Point]) -> list[pages.Block]:
@@ -301,7 +292,7 @@ def _retrieval_cell(point: Point | None) -> pages.Cell:
 def summary_csv(points: Sequence[Point]) -> str:
   """A row per point, all its figures."""
   header = (
-    "cell,suite,task,haystack,needle,length,samples,seeds,mean,low,high,"
+    "cell,suite,task,haystack,figure,length,samples,seeds,mean,low,high,"
     "difference,difference_low,difference_high,recall_at_k,"
     "p_correct_given_recalled"
   )

@@ -55,15 +55,16 @@ def t_quantile(degrees: int) -> float:
 
 
 def over_seeds(
-  values: Sequence[float], *, trials: int | None = None
+  values: Sequence[float], *, trials: int | None = None, bounded: bool = False
 ) -> Estimate:
   """The mean of one value per seed, with a t interval.
 
   Args:
     values: one per seed; at least one.
     trials: samples behind each value, where it is the share that was right:
-      then the interval stays inside [0, 1], and where all seeds agree it is
-      Wilson's over all samples, so that full marks are not certainty.
+      where all seeds agree the interval is then Wilson's over all samples, so
+      that full marks are not certainty.
+    bounded: whether the values are shares: the interval stays inside [0, 1].
 
   Raises:
     ValueError: for no values.
@@ -76,7 +77,7 @@ def over_seeds(
   if spread > 0:
     reach = t_quantile(count - 1) * spread / math.sqrt(count)
     low, high = mean - reach, mean + reach
-    if trials is not None:
+    if bounded:
       low, high = max(low, 0.0), min(high, 1.0)
     return Estimate(mean, Interval(low, high), count, "seeds")
   if trials is None:

@@ -1,10 +1,10 @@
 """The figures of a report: per cell, measurement point and length."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hsa_jax.ablation.grid import BASE
-from hsa_jax.ablation.records import Table, table_of
+from hsa_jax.ablation.records import Table, tables_of
 from hsa_jax.ablation.statistics import Estimate, over_seeds, paired_by_seed
 
 Lines = Sequence[Mapping[str, Any]]
@@ -39,8 +39,9 @@ def summarise(lines: Lines) -> list[Point]:
   """A point per cell, measurement and length, in the order of the lines."""
   groups: dict[tuple[str, Table, int], list[Mapping[str, Any]]] = {}
   for line in lines:
-    key = (line["cell"], table_of(line), line["length"])
-    groups.setdefault(key, []).append(line)
+    for table in tables_of(line):
+      key = (line["cell"], table, line["length"])
+      groups.setdefault(key, []).append(line)
   return [
     _point(cell, table, length, rows, groups.get((BASE, table, length), []))
     for (cell, table, length), rows in groups.items()
@@ -51,32 +52,27 @@ def _point(
   cell: str, table: Table, length: int, rows: Lines, base: Lines
 ) -> Point:
   samples = min(row["num_samples"] for row in rows)
-  exact = all(row.get("num_correct") is not None for row in rows)
-  trials = samples if exact else None
-  mine, theirs = by_seed(rows, score_of), by_seed(base, score_of)
+  counted = all(row.get("num_correct") is not None for row in rows)
+  trials = samples if counted and table.figure == "score" else None
+  bounded = table.figure != "perplexity"
+  mine, theirs = (by_seed(part, table.figure) for part in (rows, base))
+  values = list(mine.values())
   paired = cell != BASE and theirs
   return Point(
     cell,
     table,
     length,
     samples,
-    over_seeds(list(mine.values()), trials=trials),
+    over_seeds(values, trials=trials, bounded=bounded),
     paired_by_seed(mine, theirs, trials=trials) if paired else None,
     _mean(rows, "recall_at_k"),
     _mean(rows, "p_correct_given_recalled"),
   )
 
 
-def score_of(row: Mapping[str, Any]) -> float:
-  """Perplexity where a line has one, else its score."""
-  return float(row.get("perplexity", row["score"]))
-
-
-def by_seed(
-  rows: Lines, value: Callable[[Mapping[str, Any]], float]
-) -> dict[int, float]:
+def by_seed(rows: Lines, figure: str) -> dict[int, float]:
   """One value per seed."""
-  return {row["seed"]: value(row) for row in rows}
+  return {row["seed"]: float(row[figure]) for row in rows}
 
 
 def _mean(rows: Lines, name: str) -> float | None:

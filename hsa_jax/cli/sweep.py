@@ -186,6 +186,7 @@ def report(arguments: Arguments) -> None:
     arguments.workdir,
     out,
     subset=arguments.values.subset,
+    doc=arguments.values.doc,
   )
   print(path.read_text(encoding="utf-8"))
   print(f"report: {path}")
@@ -347,6 +348,7 @@ def _parser() -> Parser:
   add("--seeds", default="1", help="how many, as 5; or which, as 100,101")
   add("--workdir", default="", help="default: runs/ablation/SIZE")
   add("--out", default="", help="of the report; default: WORKDIR/report")
+  add("--doc", default="", help="Markdown file that gets the tables, too")
   add("--jobs", type=int, default=1, help="runs at a time")
   do = parser.add_argument_group("to do").add_argument
   for name in ACTIONS:

@@ -33,6 +33,7 @@ def result(length, right, samples=10, **more) -> dict:
     "num_samples": samples,
     "score": right / samples,
     "num_correct": right,
+    "token_accuracy": 0.9 + 0.01 * right,
     "recall_at_k": 0.75,
     "p_correct_given_recalled": 0.5,
     "tokens_per_s": 1.0,
@@ -42,7 +43,12 @@ def result(length, right, samples=10, **more) -> dict:
 
 def text(length, perplexity) -> dict:
   line = result(length, 0, suite="ppl", task="last_8", haystack="", needle="")
-  for name in ("num_correct", "recall_at_k", "p_correct_given_recalled"):
+  for name in (
+    "token_accuracy",
+    "num_correct",
+    "recall_at_k",
+    "p_correct_given_recalled",
+  ):
     del line[name]
   return {**line, "score": 1.5, "perplexity": perplexity}
 
@@ -79,6 +85,7 @@ def test_points_are_means_over_seeds_and_paired_differences(planted):
   points = {
     (p.cell, p.table.task, p.length): p
     for p in summarise(collect(root / "grid", runs))
+    if p.table.figure != "token_accuracy"
   }
   point = points["A1-none", "s_niah", 256]
   assert point.value.mean == pytest.approx(0.3)
@@ -102,10 +109,11 @@ def test_the_report_has_tables_pictures_and_a_csv(planted):
   assert "0.30 [0.05, 0.55]" in page
   assert "-0.67 [-1.05, -0.29]*" in page
   assert "0.75 / 0.50" in page
+  assert "s_niah, answer tokens" in page and "0.93 [0.91, 0.95]" in page
   assert "## landmarks" in page and "## other cells" in page
   assert "`A4-cls`: no encoder" in page
   rows = list(csv.DictReader(read_summary(root).splitlines()))
-  assert len(rows) == 9
+  assert len(rows) == 15
   assert float(rows[0]["mean"]) == pytest.approx(29 / 30)
   pictures = sorted(p.name for p in (root / "out").glob("*.png"))
   assert pictures == [
@@ -137,7 +145,7 @@ def test_one_section_where_a_subset_is_named(planted):
   found, _ = resolve_all(made, select(made, subset="landmarks"))
   runs = make_runs(found, SEEDS)
   out = root / "out"
-  path = write_report(made, found, runs, root / "grid", out, "landmarks")
+  path = write_report(made, found, runs, root / "grid", out, subset="landmarks")
   assert "A1-none" not in path.read_text()
 
 
@@ -149,3 +157,28 @@ def test_results_of_another_grid_do_not_count(planted):
   assert collect(root, runs) and not collect(root, others)
   with pytest.raises(GridError, match="no run of this grid is finished"):
     write_report(made, [], others, root, root / "out")
+
+
+DOC = """# A page
+
+<!-- ablation test -->
+old
+<!-- end -->
+
+after
+"""
+
+
+def test_a_page_gets_the_tables_between_its_marks(planted):
+  made, found, runs, root = planted
+  page = root / "page.md"
+  page.write_text(DOC)
+  for _ in range(2):
+    write_report(made, found, runs, root / "grid", root / "out", doc=str(page))
+  text = page.read_text()
+  assert text.startswith("# A page") and text.endswith("after\n")
+  assert "old" not in text and text.count("Landmarks:") == 1
+  assert "| s_niah 1K" in text and "| A1-none" in text
+  page.write_text("# Without marks")
+  with pytest.raises(GridError, match="<!-- ablation test -->"):
+    write_report(made, found, runs, root / "grid", root / "out", doc=str(page))

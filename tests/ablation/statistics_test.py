@@ -36,7 +36,7 @@ def test_interval_over_seeds_is_that_of_scipy():
 
 
 def test_shares_stay_inside_zero_and_one():
-  found = over_seeds([1.0, 1.0, 0.5], trials=8)
+  found = over_seeds([1.0, 1.0, 0.5], trials=8, bounded=True)
   assert found.interval.high == 1.0
   assert over_seeds([1.0, 1.0, 0.5]).interval.high > 1.0
 
