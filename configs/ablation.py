@@ -255,21 +255,19 @@ def positions():
 
 
 def groups(base):
-  """Number of retrievals, and where the memory is taken."""
+  """Number of retrievals and heads, and where the memory is taken."""
   model = base.model
   lower, upper = model.num_lower_layers, model.num_upper_layers
   shift, every = max(1, lower // 2), model.hsa.num_groups
   two = {"model.hsa.num_groups": 2 * every}
   if upper % (2 * every):
     two["model.num_upper_layers"] = 2 * every
+  heads = {"model.hsa.num_memory_heads": 2 * model.hsa.num_memory_heads}
   moved = [("shallow", -shift), ("deep", shift)]
   return (
+    Cell("A13-twice", "groups", "one retrieval is enough", two, matched=True),
     Cell(
-      "A13-twice",
-      "groups",
-      "one retrieval is enough",
-      two,
-      matched=True,
+      "A13-heads", "heads", "one memory head is enough", heads, matched=True
     ),
     *(
       Cell(

@@ -63,19 +63,23 @@ class Table(NamedTuple):
 
 
 def collect(
-  workdir: str | os.PathLike[str], runs: Sequence[Run]
+  workdir: str | os.PathLike[str],
+  runs: Sequence[Run],
+  stored_in: str | os.PathLike[str] = "",
 ) -> list[dict[str, Any]]:
   """Lines of all runs that are trained, by cell and seed.
 
   Args:
-    workdir: of the grid, or a folder with `records.jsonl`.
+    workdir: of the grid.
     runs: of the grid; lines of others are left out.
+    stored_in: folder whose `records.jsonl` stands in for runs that are not in
+      the workdir; by default the workdir.
 
   Raises:
     ResultsError: for a damaged file.
   """
   stored: dict[str, list[dict[str, Any]]] = {}
-  for line in read_lines(pathlib.Path(workdir) / RECORDS):
+  for line in read_lines(pathlib.Path(stored_in or workdir) / RECORDS):
     stored.setdefault(line["hash"], []).append(line)
   found = []
   for run in runs:

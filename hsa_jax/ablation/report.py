@@ -69,15 +69,16 @@ def write_report(
     grid: the grid.
     found: its cells that are wanted.
     runs: of these.
-    workdir: of the grid, or a folder with `records.jsonl`.
-    out: where the report goes; made if it is not there.
+    workdir: of the grid.
+    out: where the report goes; made if it is not there. Its `records.jsonl`
+      stands in for runs that are not in the workdir any more.
     subset: the only section, if one is named.
     doc: Markdown file that gets the tables at a glance between its marks.
 
   Raises:
     GridError: if nothing is finished.
   """
-  lines = collect(workdir, runs)
+  lines = collect(workdir, runs, out)
   if not lines:
     raise GridError([f"--workdir={workdir}: no run of this grid is finished"])
   folder = pathlib.Path(out)
@@ -95,17 +96,21 @@ def write_report(
   for section in sections:
     blocks += _section(section, folder, train_length)
   if doc:
-    replace_block(doc, grid.size, _for_doc(sections))
+    replace_block(doc, grid.size, _for_doc(sections, doc, folder))
   return write_pages(folder, "report", blocks)
 
 
-def _for_doc(sections: Sequence[Section]) -> list[pages.Block]:
-  """The tables at a glance, without the rest."""
+def _for_doc(
+  sections: Sequence[Section], doc: str, folder: pathlib.Path
+) -> list[pages.Block]:
+  """The tables at a glance, and where the rest is."""
   blocks: list[pages.Block] = []
   for section in sections:
     title = section.title.capitalize().replace("_", " ")
     blocks += [pages.Paragraph(f"{title}:"), glance(section.points)]
-  return blocks
+  link = os.path.relpath(folder / "report.md", pathlib.Path(doc).parent)
+  text = f"Every length, the retrieval and the pictures: [report]({link})."
+  return [*blocks, pages.Paragraph(text)]
 
 
 def sections_of(

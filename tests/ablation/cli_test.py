@@ -192,6 +192,14 @@ def test_emitted_evaluation_is_a_sweep_of_one_run(capsys, make):
   assert arguments.seeds == (7,) and arguments.values.run
 
 
+def test_the_example_of_the_docs_is_a_valid_grid(capsys, tmp_path):
+  page = (ROOT / "docs" / "ablation.md").read_text()
+  (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  (tmp_path / "my_grid.py").write_text(code)
+  assert main([f"--config={tmp_path / 'my_grid.py'}", "--check"]) == 0
+  assert "3 cells of size 'quickstart'" in capsys.readouterr().out
+
+
 def test_help_teaches(capsys):
   with pytest.raises(SystemExit) as stop:
     main(["--help"])

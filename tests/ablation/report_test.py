@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -132,12 +133,25 @@ def test_the_report_has_tables_pictures_and_a_csv(planted):
 
 def test_a_report_is_remade_from_its_records_alone(planted):
   made, found, runs, root = planted
-  first = write_report(made, found, runs, root / "grid", root / "out")
-  again = write_report(made, found, runs, root / "out", root / "again")
-  assert again.read_text() == first.read_text()
-  assert (root / "again" / "summary.csv").read_bytes() == (
-    root / "out" / "summary.csv"
-  ).read_bytes()
+  out = root / "out"
+  before = write_report(made, found, runs, root / "grid", out).read_text()
+  for path in out.iterdir():
+    if path.name != "records.jsonl":
+      path.unlink()
+  assert write_report(made, found, runs, root / "gone", out).read_text() == (
+    before
+  )
+
+
+def test_records_stand_in_for_runs_that_are_gone(planted):
+  made, found, runs, root = planted
+  out = root / "out"
+  write_report(made, found, runs, root / "grid", out)
+  shutil.rmtree(folder_of(root / "grid", runs[0]))
+  lines = collect(root / "grid", runs, out)
+  assert {line["hash"] for line in lines} == {
+    run.hash for run in runs if run.cell.name in RIGHT
+  }
 
 
 def test_one_section_where_a_subset_is_named(planted):
@@ -179,6 +193,7 @@ def test_a_page_gets_the_tables_between_its_marks(planted):
   assert text.startswith("# A page") and text.endswith("after\n")
   assert "old" not in text and text.count("Landmarks:") == 1
   assert "| s_niah 1K" in text and "| A1-none" in text
+  assert "[report](out/report.md)" in text
   page.write_text("# Without marks")
   with pytest.raises(GridError, match="<!-- ablation test -->"):
     write_report(made, found, runs, root / "grid", root / "out", doc=str(page))
