@@ -151,13 +151,11 @@ SEEDS ?= 5
 JOBS ?= 2
 
 ablation: $(STAMP)  ## Trains and evaluates the principles over five seeds; a report.
-	$(RUN) -m hsa_jax.cli.prepare --config=configs/ablation.py
 	$(SWEEP) --size=tiny --workdir=$(GRID)/tiny --subset=$(SUBSET) \
 	  --seeds=$(SEEDS) --jobs=$(JOBS) --run --report
 
 ablation-smoke: $(STAMP)  ## The same of a 2 x 2 grid that learns nothing, in minutes.
 	@start=$$SECONDS && \
-	$(RUN) -m hsa_jax.cli.prepare --config=configs/ablation.py && \
 	$(SWEEP) --size=smoke --workdir=$(GRID)/smoke --subset=square --seeds=2 \
 	  --jobs=2 --run --report && \
 	echo "ablation-smoke: $$((SECONDS - start)) s after set-up"

@@ -52,14 +52,22 @@ from hsa_jax.ablation.listing import (
 )
 from hsa_jax.ablation.report import write_report
 from hsa_jax.ablation.resolve import resolve_all
-from hsa_jax.ablation.state import Progress, Status, progress_of
+from hsa_jax.ablation.state import (
+  Progress,
+  Status,
+  folder_of,
+  is_trained,
+  progress_of,
+)
 from hsa_jax.cli.faults import exit_code
 from hsa_jax.cli.flags import Parser, read_member
 from hsa_jax.config import ConfigError
+from hsa_jax.data.build import ensure_store
+from hsa_jax.data.errors import DataError
 from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.results import ResultsError, check_writable
 
-INPUT_ERRORS = (FlagError, GridError, ConfigError, ResultsError)
+INPUT_ERRORS = (FlagError, GridError, ConfigError, DataError, ResultsError)
 _OVERRIDE = re.compile(r"--config\.([^=]+)=(.*)", re.DOTALL)
 ACTIONS = ("list", "check", "run", "status", "report")
 
@@ -112,7 +120,7 @@ def act(arguments: Arguments) -> None:
 
   Raises:
     GridError: cells that break a rule.
-    RunsFailed: after all runs.
+    RunsFailed: after everything else.
   """
   values = arguments.values
   if values.list:
@@ -124,24 +132,26 @@ def act(arguments: Arguments) -> None:
   if values.check:
     found = _checked(arguments)
     print(f"{len(found)} cells of size {arguments.grid.size!r} are valid")
-  if values.run:
-    run(arguments)
-  elif values.status:
+  failed = run(arguments) if values.run else []
+  if values.status and not values.run:
     _print(list_progress(_progress(arguments)))
   if values.emit:
     emit_script(arguments)
   if values.report:
     report(arguments)
+  if failed:
+    lines = [f"{o.task.run.name}: {o.failure}" for o in failed]
+    raise RunsFailed("\n  ".join([f"{len(failed)} runs failed", *lines]))
 
 
-def run(arguments: Arguments) -> None:
-  """Trains and evaluates everything that is missing.
+def run(arguments: Arguments) -> list[Outcome]:
+  """Trains and evaluates everything that is missing; returns what failed.
 
   Raises:
-    GridError: before anything starts.
-    RunsFailed: after everything else has finished.
+    GridError, DataError: before anything starts.
   """
   runs = make_runs(_checked(arguments), arguments.seeds)
+  _prepare(arguments, runs)
   _say_before(arguments, runs)
   teller = Teller(len(runs), arguments.values.jobs)
   sweep = Sweep(
@@ -152,10 +162,19 @@ def run(arguments: Arguments) -> None:
   )
   outcomes = sweep.run([Task(r, _measures(arguments, r.cell)) for r in runs])
   _print(list_progress(_progress(arguments)))
-  failed = [o for o in outcomes if o.status is Status.FAILED]
-  if failed:
-    lines = [f"{o.task.run.name}: {o.failure}" for o in failed]
-    raise RunsFailed("\n  ".join([f"{len(failed)} runs failed", *lines]))
+  return [o for o in outcomes if o.status is Status.FAILED]
+
+
+def _prepare(arguments: Arguments, runs: Sequence[Run]) -> None:
+  """The token stores of what is not trained yet are there, or are made once."""
+  data = [
+    r.cfg.data
+    for r in runs
+    if not is_trained(folder_of(arguments.workdir, r), r)
+  ]
+  stores = {(d.corpus, d.store, d.tokenizer): d for d in data}
+  for cfg in stores.values():
+    ensure_store(cfg)
 
 
 def emit_script(arguments: Arguments) -> None:

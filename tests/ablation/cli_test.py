@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
-from hsa_jax.ablation.state import add_event, folder_of
+from hsa_jax.ablation.emit import workload
+from hsa_jax.ablation.execute import Outcome
+from hsa_jax.ablation.state import Status, add_event, folder_of
 from hsa_jax.cli import sweep
 from hsa_jax.cli.sweep import main, read_seeds
 from hsa_jax.evaluation.lengths import FlagError
@@ -169,6 +171,39 @@ def test_status_tells_every_run(capsys, make, tmp_path):
   assert "6 runs: 5 waiting, 1 failed" in out
 
 
+@pytest.mark.usefixtures("no_process")
+def test_a_missing_store_is_one_message(capsys, make, tmp_path):
+  store = tmp_path / "nothing"
+  error = refused(
+    capsys,
+    make(),
+    "--run",
+    f"--workdir={tmp_path / 'w'}",
+    "--config.data.corpus=files",
+    f"--config.data.store={store}",
+  )
+  assert "no token store there; make it" in error
+
+
+class Broken:
+  """Stands in for a sweep of which every run fails."""
+
+  def __init__(self, commands, workdir, *, jobs, report):
+    pass
+
+  def run(self, tasks):
+    why = "train.py ended with code 1: it broke"
+    return [Outcome(task, Status.FAILED, 1.0, why) for task in tasks]
+
+
+def test_failed_runs_are_told_at_the_end(capsys, make, tmp_path, monkeypatch):
+  monkeypatch.setattr(sweep, "Sweep", Broken)
+  monkeypatch.setattr(sweep, "ensure_store", lambda data: None)
+  assert main([make(), "--run", f"--workdir={tmp_path / 'w'}"]) == 1
+  error = capsys.readouterr().err
+  assert "3 runs failed" in error and "A1-s0: train.py ended" in error
+
+
 @pytest.mark.parametrize("target", ["shell", "slurm", "gke"])
 def test_emitted_scripts_are_valid_shell(capsys, make, tmp_path, target):
   assert main([make(), f"--emit={target}", "--workdir=/mnt/shared/grid"]) == 0
@@ -207,3 +242,14 @@ def test_help_teaches(capsys):
   out = capsys.readouterr().out
   for word in ("--run", "--subset=principles", "nothing that is finished is"):
     assert word in out
+
+
+def test_workload_names_are_those_that_gke_takes(make):
+  arguments = sweep.read_arguments(
+    [make('Cell("A4-A_very_LONG_name_of_a_cell.of_a_grid", "x", "y", {}),')]
+    + ["--list", "--seeds=100,"]
+  )
+  names = [workload(p.run) for p in sweep._progress(arguments)]
+  assert len(set(names)) == 4
+  for name in names:
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name), name
