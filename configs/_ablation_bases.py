@@ -67,10 +67,38 @@ def smoke() -> c.Config:
 
 
 def small() -> c.Config:
-  """The shape of `tiny`, four times as wide, for one GPU."""
-  cfg = tiny()
+  """Four times as wide, eleven times the tokens, with chains: one GPU."""
+  noise = row(0.05, Task.NIAH, 1, 1, Haystack.NOISE)
+  stages = (
+    StageConfig(
+      name="english",
+      num_steps=500,
+      seq_len=512,
+      batch_size=16,
+      sources=(row(0.8, Task.NIAH, 1, 1), noise, TEXT),
+    ),
+    StageConfig(
+      name="crowd",
+      num_steps=1_000,
+      seq_len=2_048,
+      batch_size=8,
+      sources=(
+        row(0.15, Task.NIAH, 1, 1),
+        row(0.25, Task.NIAH, 8, 8),
+        row(0.25, Task.MK_MQ, 6, 6),
+        row(0.15, Task.VT, 6, 2),
+        noise,
+        TEXT,
+      ),
+    ),
+  )
+  cfg = quickstart.build(stages)
   hsa = dataclasses.replace(
-    cfg.model.hsa, chunk_size=32, encoder_mlp_dim=1024, landmark_dim=256
+    cfg.model.hsa,
+    chunk_size=32,
+    num_memory_heads=4,
+    encoder_mlp_dim=1024,
+    landmark_dim=256,
   )
   model = dataclasses.replace(
     cfg.model,
@@ -99,7 +127,7 @@ BASES = {"tiny": tiny, "smoke": smoke, "small": small, "paper": paper}
 MEASURES = {
   "tiny": Measure("1K,4K,16K,64K,256K", "32,16K:16,64K:6,256K:3"),
   "smoke": Measure("1K,2K", "4"),
-  "small": Measure("1K,4K,16K,64K,256K", "50,16K:20,256K:10"),
+  "small": Measure("2K,8K,32K,128K,512K", "50,32K:20,128K:10"),
   "paper": Measure("4K,16K,64K,256K,1M", "50,64K:20,1M:10"),
 }
 FINALS = {

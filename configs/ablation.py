@@ -137,12 +137,15 @@ def weights(base):
 
 def denser(source, up, down):
   """As many needles to a token in rows of `up / down` of the length."""
-  if source.num_needles < 2:
+  if source.num_needles == 1:
     return source
+  least = 2 if source.task is Task.MK_MQ else 1
   return dataclasses.replace(
     source,
     num_needles=source.num_needles * up // down,
-    num_questions=max(2, source.num_questions * up // down // 2 * 2),
+    num_questions=max(
+      least, source.num_questions * up // down // least * least
+    ),
   )
 
 

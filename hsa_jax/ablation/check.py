@@ -118,9 +118,15 @@ def _claims(
 def _alike(found: Sequence[Resolved]) -> Iterator[str]:
   """A cell equal to the base tests nothing."""
   for one in found:
-    first = next(o for o in found if o.cfg == one.cfg)
+    first = next(o for o in found if _same(o, one))
     if first is not one:
       yield f"{one.cell.name}: the same configuration as {first.cell.name!r}"
+
+
+def _same(one: Resolved, other: Resolved) -> bool:
+  """Whether nothing tells two cells apart, in training or evaluation."""
+  same = one.cell.eval_flags == other.cell.eval_flags
+  return same and one.cfg == other.cfg
 
 
 def _undefined(grid: Grid, one: Undefined) -> Iterator[str]:

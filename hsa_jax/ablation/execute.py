@@ -26,6 +26,7 @@ from hsa_jax.ablation.state import (
   Status,
   add_event,
   describe_failure,
+  eval_folder,
   folder_of,
   is_trained,
   locked,
@@ -91,12 +92,14 @@ class Commands(NamedTuple):
       f"--workdir={folder}",
     ]
 
-  def evaluate(self, measure: Measure, folder: pathlib.Path) -> list[str]:
+  def evaluate(
+    self, run: Run, measure: Measure, folder: pathlib.Path
+  ) -> list[str]:
     """`eval.py` with its flags."""
     return [
       "eval.py",
       f"--checkpoint={folder}",
-      f"--workdir={folder / 'eval'}",
+      f"--workdir={eval_folder(folder, run.cell)}",
       *measure.arguments(),
     ]
 
@@ -207,7 +210,7 @@ class Sweep:
     if not is_trained(folder, task.run):
       yield "train", self._commands.train(task.run, folder), ()
     for measure in missing_measures(folder, task.measures):
-      command = self._commands.evaluate(measure, folder)
+      command = self._commands.evaluate(task.run, measure, folder)
       yield "eval", command, measure.arguments()
 
   def _call(

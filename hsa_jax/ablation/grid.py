@@ -38,7 +38,9 @@ class Cell:
     claim: what the comparison with the base tests, in a sentence.
     overrides: values by path of field, as in `config.with_overrides`.
     matched: whether the width of the MLPs is chosen so that the parameters
-      agree with those of the base within 1%; see `matching`.
+      agree with those of the base within 1%; see `resolve`.
+    eval_flags: further flags of `eval.py` for this cell. Cells that are trained
+      alike and measured differently are one run with two evaluations.
   """
 
   name: str
@@ -46,6 +48,7 @@ class Cell:
   claim: str
   overrides: Mapping[str, Any] = field(default_factory=dict)
   matched: bool = False
+  eval_flags: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +145,12 @@ class Grid:
     return (Cell(BASE, BASE, self.claim), *self.cells)
 
   def measures_of(self, cell: Cell) -> tuple[Measure, ...]:
-    """What is measured of a cell."""
+    """What is measured of a cell, its own flags included."""
     final = any(belongs(cell.name, member) for member in self.finalists)
-    return self.measures + (self.finals if final else ())
+    return tuple(
+      dataclasses.replace(one, extra=(*one.extra, *cell.eval_flags))
+      for one in (*self.measures, *(self.finals if final else ()))
+    )
 
 
 def belongs(name: str, member: str) -> bool:

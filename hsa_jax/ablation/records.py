@@ -12,7 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hsa_jax.ablation.resolve import Run
-from hsa_jax.ablation.state import folder_of, is_trained, read_events
+from hsa_jax.ablation.state import (
+  eval_folder,
+  folder_of,
+  is_trained,
+  read_events,
+)
 from hsa_jax.evaluation.results import latest_results, read_lines
 
 RECORDS = "records.jsonl"
@@ -78,12 +83,14 @@ def collect(
   Raises:
     ResultsError: for a damaged file.
   """
-  stored: dict[str, list[dict[str, Any]]] = {}
+  stored: dict[tuple[str, str], list[dict[str, Any]]] = {}
   for line in read_lines(pathlib.Path(stored_in or workdir) / RECORDS):
-    stored.setdefault(line["hash"], []).append(line)
+    key = (line["hash"], line.get("eval_flags", ""))
+    stored.setdefault(key, []).append(line)
   found = []
   for run in runs:
-    lines = _of_run(workdir, run) or stored.get(run.hash, [])
+    key = (run.hash, " ".join(run.cell.eval_flags))
+    lines = _of_run(workdir, run) or stored.get(key, [])
     found += [{**line, "cell": run.cell.name} for line in lines]
   return found
 
@@ -116,13 +123,16 @@ def _of_run(workdir: str | os.PathLike[str], run: Run) -> list[dict[str, Any]]:
     for event in read_events(folder)
     if event["command"] == "train" and not event["code"]
   )
-  results = latest_results(read_lines(folder / "eval" / "results.jsonl"))
+  place = eval_folder(folder, run.cell)
+  results = latest_results(read_lines(place / "results.jsonl"))
   about = {
     "cell": run.cell.name,
     "seed": run.seed,
     "hash": run.hash,
     "train_s": seconds,
   }
+  if run.cell.eval_flags:
+    about["eval_flags"] = " ".join(run.cell.eval_flags)
   return [
     {**about, **{name: row[name] for name in KEPT if name in row}}
     for row in results

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from hsa_jax.ablation.grid import Measure
+from hsa_jax.ablation.grid import Cell, Measure
 from hsa_jax.ablation.resolve import Run
 from hsa_jax.evaluation.results import append_line, read_lines
 
@@ -59,6 +59,11 @@ def folder_of(workdir: str | os.PathLike[str], run: Run) -> pathlib.Path:
   runs = pathlib.Path(workdir) / RUNS
   found = sorted(runs.glob(f"*-{run.hash}"))
   return found[0] if found else runs / f"{run.name}-{run.hash}"
+
+
+def eval_folder(folder: pathlib.Path, cell: Cell) -> pathlib.Path:
+  """Where a cell's results are; cells of one run that differ in it have two."""
+  return folder / (f"eval-{cell.name}" if cell.eval_flags else "eval")
 
 
 def is_trained(folder: pathlib.Path, run: Run) -> bool:

@@ -9,7 +9,8 @@ import time
 import pytest
 from absl import flags
 
-from hsa_jax.ablation import make_runs
+from hsa_jax.ablation import Cell, make_runs
+from hsa_jax.ablation.check import check
 from hsa_jax.ablation.execute import (
   Commands,
   Outcome,
@@ -22,6 +23,7 @@ from hsa_jax.ablation.grid import Measure
 from hsa_jax.ablation.resolve import resolve_all
 from hsa_jax.ablation.state import (
   Status,
+  eval_folder,
   folder_of,
   locked,
   progress_of,
@@ -31,7 +33,7 @@ from hsa_jax.cli import config_flag
 from hsa_jax.config import config_hash, with_overrides
 from hsa_jax.training.workdir import WorkdirError, check_workdir
 
-from .grids import grid
+from .grids import CELLS, grid
 
 # Raised by ml_collections, where it reads a config file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
@@ -66,9 +68,8 @@ class Stand:
     steps = str(run.cfg.num_steps)
     return [str(self.root / "train.py"), str(folder), steps, *self._tail(run)]
 
-  def evaluate(self, measure, folder):
-    cell = folder.name.split("-s0")[0]
-    command = [str(self.root / "eval.py"), str(folder), cell, str(self.root)]
+  def evaluate(self, run, measure, folder):
+    command = [str(self.root / "eval.py"), str(folder), *self._tail(run)]
     return [*command, *measure.arguments()]
 
   def _tail(self, run):
@@ -144,6 +145,25 @@ def test_a_new_measure_is_made_of_what_was_trained(stand):
   calls = stand.calls()
   assert [calls.count(f"eval {c}") for c in ALL] == [2, 2, 2, 3]
   assert sum(call.startswith("train") for call in calls) == 4
+
+
+def test_cells_that_differ_in_evaluation_are_trained_once(stand):
+  wide = Cell("A9", "K", "K may change", {}, eval_flags=("--batch=2",))
+  made = grid(cells=(*CELLS, wide))
+  assert not check(made, made.all_cells(), {})[1]
+  planned = tasks(made)
+  for jobs in (1, 2):
+    outcomes = sweep(stand, jobs=jobs).run(planned)
+    assert {o.status for o in outcomes} == {Status.DONE}
+  calls = stand.calls()
+  assert calls.count("train base") + calls.count("train A9") == 1
+  assert calls.count("eval base") == calls.count("eval A9") == 1
+  first, last = planned[0], planned[-1]
+  assert first.run.hash == last.run.hash
+  assert last.measures[0].arguments()[-1] == "--batch=2"
+  folder = folder_of(stand.root / "grid", first.run)
+  assert eval_folder(folder, first.run.cell) == folder / "eval"
+  assert eval_folder(folder, last.run.cell) == folder / "eval-A9"
 
 
 def test_a_run_that_another_process_holds_is_waited_for(stand):
@@ -230,7 +250,7 @@ def test_commands_are_those_a_person_would_type():
     "--config.train.seed=0",
     "--workdir=runs/a",
   ]
-  assert commands.evaluate(task.measures[0], folder) == [
+  assert commands.evaluate(task.run, task.measures[0], folder) == [
     "eval.py",
     "--checkpoint=runs/a",
     "--workdir=runs/a/eval",

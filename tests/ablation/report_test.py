@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 
-from hsa_jax.ablation import GridError, make_runs, select
+from hsa_jax.ablation import Cell, GridError, make_runs, select
 from hsa_jax.ablation.records import collect, write_records
 from hsa_jax.ablation.report import write_report
 from hsa_jax.ablation.resolve import resolve_all
-from hsa_jax.ablation.state import add_event, folder_of
+from hsa_jax.ablation.state import add_event, eval_folder, folder_of
 from hsa_jax.ablation.summary import summarise
 
-from .grids import grid
+from .grids import CELLS, grid
 
 SEEDS = (0, 1, 2)
 
@@ -152,6 +152,31 @@ def test_records_stand_in_for_runs_that_are_gone(planted):
   assert {line["hash"] for line in lines} == {
     run.hash for run in runs if run.cell.name in RIGHT
   }
+
+
+def test_two_evaluations_of_one_run_are_kept_apart(tmp_path):
+  wide = Cell("A9", "K", "K may change", {}, eval_flags=("--batch=2",))
+  made = grid(cells=(*CELLS, wide))
+  found, runs = plan(made, ["A9"])
+  for run in runs:
+    folder = folder_of(tmp_path / "grid", run)
+    (folder / "checkpoints" / str(run.cfg.num_steps)).mkdir(
+      parents=True, exist_ok=True
+    )
+    place = eval_folder(folder, run.cell)
+    place.mkdir()
+    right = 4 if run.cell.eval_flags else 8
+    (place / "results.jsonl").write_text(json.dumps(result(256, right)) + "\n")
+  out = tmp_path / "out"
+  write_report(made, found, runs, tmp_path / "grid", out)
+  for workdir in (tmp_path / "grid", tmp_path / "gone"):
+    lines = collect(workdir, runs, out)
+    scores = {(x["cell"], x["seed"]): x["score"] for x in lines}
+    assert scores == {
+      (cell, seed): right
+      for cell, right in (("base", 0.8), ("A9", 0.4))
+      for seed in SEEDS
+    }
 
 
 def test_one_section_where_a_subset_is_named(planted):
