@@ -36,8 +36,13 @@ def emit(
   yield "#!/usr/bin/env bash"
   yield "set -euo pipefail"
   yield from _HEADS[target]
+  trained: set[str] = set()
   for run in runs:
     train = commands.train_by_name(run, folder_of(workdir, run))
+    if run.hash in trained:
+      train = []
+    trained.add(run.hash)
+    yield f"# {run.name}, configuration {run.hash}"
     yield from _RUNS[target](run, train, _evaluate(commands, run, workdir))
 
 
@@ -58,27 +63,27 @@ def _evaluate(commands: Commands, run: Run, workdir: str) -> list[str]:
 
 
 def _shell(run: Run, train: list[str], evaluate: list[str]) -> Iterator[str]:
-  yield f"# {run.name}, configuration {run.hash}"
-  yield shlex.join(["python", *train])
+  if train:
+    yield shlex.join(["python", *train])
   yield shlex.join(evaluate)
 
 
 def _slurm(run: Run, train: list[str], evaluate: list[str]) -> Iterator[str]:
-  yield f"# {run.name}, configuration {run.hash}"
-  name = f"--job-name={run.name}"
-  job = shlex.join(["launch/slurm.sh", *train[1:]])
-  yield f'id=$(sbatch --parsable {name} "${{NODES[@]}}" {job})'
-  after = '--dependency="afterok:$id"'
+  name, number = f"--job-name={run.name}", f"id_{run.hash}"
+  if train:
+    job = shlex.join(["launch/slurm.sh", *train[1:]])
+    yield f'{number}=$(sbatch --parsable {name} "${{NODES[@]}}" {job})'
+  after = f'--dependency="afterok:${number}"'
   wrapped = shlex.quote(shlex.join([".venv/bin/python", *evaluate[1:]]))
   yield f'sbatch {name}-eval {after} "${{ONE[@]}}" --wrap={wrapped}'
 
 
 def _gke(run: Run, train: list[str], evaluate: list[str]) -> Iterator[str]:
-  yield f"# {run.name}, configuration {run.hash}"
-  yield (
-    f'launch/gke.sh "${{CLUSTER[@]}}" --workload={workload(run)} --'
-    f" {shlex.join(train[1:])}"
-  )
+  if train:
+    yield (
+      f'launch/gke.sh "${{CLUSTER[@]}}" --workload={workload(run)} --'
+      f" {shlex.join(train[1:])}"
+    )
   yield f"# once it is trained, on one host: {shlex.join(evaluate)}"
 
 

@@ -244,6 +244,15 @@ def test_help_teaches(capsys):
     assert word in out
 
 
+@pytest.mark.parametrize("target", ["shell", "slurm", "gke"])
+def test_what_is_trained_alike_is_emitted_once(capsys, make, target):
+  twin = 'Cell("A9", "x", "y", {}, eval_flags=("--batch=2",)),'
+  assert main([make(twin), f"--emit={target}", "--cells=A9"]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert sum("my_grid.py:one/" in line for line in lines) == 1
+  assert sum("hsa_jax.cli.sweep" in line for line in lines) == 2
+
+
 def test_workload_names_are_those_that_gke_takes(make):
   arguments = sweep.read_arguments(
     [make('Cell("A4-A_very_LONG_name_of_a_cell.of_a_grid", "x", "y", {}),')]
