@@ -59,7 +59,7 @@ def parts(cfg: Config, seq_len: int, backend: str) -> Iterator[str]:
     f"{'all':10} {counts.total:14,} {flops.useful / 1e6:10,.1f}"
     f" {flops.executed / 1e6:10,.1f}"
   )
-  again = ", blocks once more (remat)" if cfg.model.remat is Remat.BLOCK else ""
+  again = "" if cfg.model.remat is Remat.NONE else ", blocks once more (remat)"
   yield f"training: 3 times forward{again}; {seq_len} tokens a row"
 
 
@@ -80,6 +80,8 @@ def memory(prospect: Prospect) -> Iterator[str]:
   }
   for name, nbytes in rows.items():
     yield f"    {name:17} {nbytes / GIB:9.2f} GiB"
+  if needed.host:
+    yield f"    {'in host memory':17} {needed.host / GIB:9.2f} GiB"
   verdict = "fits" if prospect.missing <= 0 else "does not fit"
   yield (
     f"    {'peak':17} {needed.total / GIB:9.2f} GiB of"

@@ -76,6 +76,7 @@ class Remat(enum.StrEnum):
 
   NONE = "none"
   BLOCK = "block"  # every layer, keeping its input and the selected chunks
+  OFFLOAD = "offload"  # as block, with the inputs in the host's memory
 
 
 class Haystack(enum.StrEnum):
@@ -260,6 +261,8 @@ class TrainConfig:
   spike_factor: float = field(default=10.0, metadata=ADDED_LATER)
   # More skipped steps end the run; 100 good ones make up for one.
   max_skips: int = field(default=10, metadata=ADDED_LATER)
+  # Moments of the optimizer live in the host's memory between steps.
+  offload_optimizer: bool = field(default=False, metadata=ADDED_LATER)
   # Steps between two looks at what the tokens select; 0: never.
   diagnose_every: int = field(default=100, metadata=ADDED_LATER)
   # (first, end): steps first .. end - 1 are traced; (): none.

@@ -8,7 +8,7 @@ integer, and any number of processes makes the same global batch.
 import bisect
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, SupportsIndex
 
 import grain
@@ -31,6 +31,9 @@ from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.data.tokens.catalog import MAKERS, SYNTHETIC, make_task
 from hsa_jax.data.tokens.layout import TokenTask
 from hsa_jax.data.tokens.rings import Haystacks, make_haystacks, ordinary_ids
+
+# From the number of rows of a step to the numbers of those that are wanted.
+Share = Callable[[int], Sequence[int] | np.ndarray]
 
 
 class Batch(NamedTuple):
@@ -91,28 +94,20 @@ class TrainData:
     """The stage that a step belongs to; `IndexError` past the last step."""
     return self._stages[self._stage_index(step)]
 
-  def batch(
-    self, step: int, *, process_index: int = 0, process_count: int = 1
-  ) -> Batch:
-    """Rows `process_index::process_count` of one step.
+  def batch(self, step: int, *, share: Share = range) -> Batch:
+    """The rows of one step, or a process's share of them.
 
     Args:
       step: 0-based, counted over all stages; `IndexError` past the last.
-      process_index: of this process.
-      process_count: of all processes; must divide the stage's batch size.
+      share: which rows; all by default.
     """
     index = self._stage_index(step)
     stage = self._stages[index]
-    if stage.batch_size % process_count:
-      raise ValueError(
-        f"batch_size = {stage.batch_size}: not divisible by {process_count}"
-        " processes"
-      )
-    numbers = range(process_index, stage.batch_size, process_count)
+    numbers = share(stage.batch_size)
     rows = np.empty((len(numbers), stage.seq_len + 1), np.int32)
     answers = np.zeros(rows.shape, np.float32)
     for i, row in enumerate(numbers):
-      self._fill(index, step, row, rows[i], answers[i])
+      self._fill(index, step, int(row), rows[i], answers[i])
     weights = np.ones((len(rows), stage.seq_len), np.float32)
     return Batch(rows[:, :-1], rows[:, 1:], weights, answers[:, 1:])
 
@@ -120,8 +115,7 @@ class TrainData:
     self,
     start_step: int = 0,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Share = range,
     num_threads: int = 2,
     prefetch: int = 4,
   ) -> Iterator[Batch]:
@@ -130,12 +124,11 @@ class TrainData:
     Args:
       start_step: first step; this one number resumes a run, on any number of
         processes.
-      process_index: of this process.
-      process_count: of all processes.
+      share: as in `batch`.
       num_threads: threads that make batches; 0 makes them on demand.
       prefetch: batches kept ready.
     """
-    source = _Steps(self, process_index, process_count)
+    source = _Steps(self, share)
     steps = grain.MapDataset.source(source)[start_step:]
     ahead = prefetch if num_threads else 0
     options = grain.ReadOptions(
@@ -144,7 +137,7 @@ class TrainData:
     return iter(steps.to_iter_dataset(options))
 
   def validation_batches(
-    self, num_batches: int, *, process_index: int = 0, process_count: int = 1
+    self, num_batches: int, *, share: Share = range
   ) -> list[Batch]:
     """The same evenly spaced stretches of plain "valid" text every time.
 
@@ -157,7 +150,7 @@ class TrainData:
     last = max(len(text) - stage.seq_len - 1, 0)
     starts = np.linspace(0, last, total).astype(np.int64)
     starts = starts.reshape(num_batches, stage.batch_size)
-    mine = starts[:, process_index::process_count]
+    mine = starts[:, np.asarray(share(stage.batch_size))]
     return [_plain(text, row, stage.seq_len, self._pad_id) for row in mine]
 
   def _stage_index(self, step: int) -> int:
@@ -276,19 +269,14 @@ def question_lengths(cfg: Config, tokenizer: Tokenizer) -> dict[str, int]:
 class _Steps:
   """Random-access source of the batches of one process."""
 
-  def __init__(self, data: TrainData, process_index: int, process_count: int):
-    self._data = data
-    self._index, self._count = process_index, process_count
+  def __init__(self, data: TrainData, share: Share):
+    self._data, self._share = data, share
 
   def __len__(self) -> int:
     return len(self._data)
 
   def __getitem__(self, index: SupportsIndex) -> Batch:
-    return self._data.batch(
-      operator.index(index),
-      process_index=self._index,
-      process_count=self._count,
-    )
+    return self._data.batch(operator.index(index), share=self._share)
 
 
 def _make_task(source: SourceConfig, tokenizer: Tokenizer) -> TokenTask | None:

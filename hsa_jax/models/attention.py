@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from hsa_jax.config import ModelConfig, Position, Remat
 from hsa_jax.models.layers import GatedMlp, RMSNorm, linear, stack
+from hsa_jax.models.remat import apply_remat, name_input
 from hsa_jax.ops import rope
 from hsa_jax.ops.window import window_attention
 from hsa_jax.parallel import split_rows
@@ -148,7 +148,7 @@ class WindowBlock(nnx.Module):
     limits: Limits,
     count: jax.Array | int | None = None,
   ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
-    x = checkpoint_name(split_rows(x), "block_input")
+    x = name_input(split_rows(x))
     read, cache = self.attention(
       self.attention_norm(x), cache, position, limits, count
     )
@@ -190,8 +190,7 @@ def run_blocks(
     block, cache = layer
     return block(hidden, cache, position, limits, count)
 
-  if remat is Remat.BLOCK:
-    body = jax.checkpoint(body, prevent_cse=False)
   depth = blocks.mlp_norm.scale.shape[0]
   unroll = depth if depth <= MAX_UNROLLED_LAYERS else 1
+  body = apply_remat(body, remat, in_scan=unroll < depth)
   return lax.scan(body, x, (blocks, caches), unroll=unroll)

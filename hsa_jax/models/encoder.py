@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from hsa_jax.config import Landmark, ModelConfig, RetrievalHeads
 from hsa_jax.models.attention import heads
 from hsa_jax.models.layers import GatedMlp, RMSNorm, linear, rms_normalize
+from hsa_jax.models.remat import name_input
 from hsa_jax.ops import rope
 from hsa_jax.ops.chunking import split_chunks
 from hsa_jax.ops.softmax import softmax
@@ -107,6 +108,7 @@ class ChunkEncoder(nnx.Module):
     The tail of `T % S` tokens belongs to no chunk yet and is ignored.
     """
     hsa = self.cfg.hsa
+    hidden = name_input(hidden)
     chunks = split_chunks(hidden, chunk_size=hsa.chunk_size)
     batch, count = chunks.shape[:2]
     # Sizes are spelt out: a sequence shorter than a chunk has none of them.

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.config import ModelConfig, Residual, Weighting, WindowOverlap
 from hsa_jax.models.attention import WindowAttention, heads
 from hsa_jax.models.encoder import retrieval_heads
 from hsa_jax.models.layers import GatedMlp, RMSNorm, linear
+from hsa_jax.models.remat import name_input, name_read, name_selection
 from hsa_jax.ops import read, select
 from hsa_jax.ops.chunking import num_visible_chunks
 from hsa_jax.ops.weights import chunk_weights
@@ -145,7 +145,7 @@ class HsaBlock(nnx.Module):
     position: jax.Array | int,
     limits: Limits,
   ) -> Float[Array, "B T D"]:
-    x, _ = self.attend(x, None, position, limits)
+    x, _ = self.attend(name_input(x), None, position, limits)
     return self.fuse(x, self.read(x, memory, position))
 
   def attend(
@@ -174,7 +174,7 @@ class HsaBlock(nnx.Module):
     weights = self.retrieval.weigh(selection)
     query = self.read_query(x)
     out = memory.read(query, selection, weights, sink=self.cfg.hsa.sink)
-    return self.project(out)
+    return self.project(name_read(out))
 
   def select(
     self,
@@ -190,8 +190,7 @@ class HsaBlock(nnx.Module):
     found = memory.search(query, num_visible=visible, top_k=hsa.top_k)
     if stride > 1:
       found = select.repeat_selection(found, tokens=stride, length=length)
-    found = Selection(*(checkpoint_name(part, "selection") for part in found))
-    return per_memory_head(found, hsa.num_memory_heads)
+    return per_memory_head(name_selection(found), hsa.num_memory_heads)
 
   def num_visible(self, positions: Int[Array, " T"]) -> Int[Array, " T"]:
     """Chunks that tokens at absolute positions may retrieve."""

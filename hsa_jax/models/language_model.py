@@ -7,15 +7,12 @@
 One set of parameters, reached whole (training) or in stages (streaming).
 """
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from hsa_jax.config import ModelConfig, Remat
+from hsa_jax.config import ModelConfig
 from hsa_jax.models.attention import (
   WindowBlock,
   build_blocks,
@@ -26,6 +23,7 @@ from hsa_jax.models.encoder import ChunkEncoder
 from hsa_jax.models.group import HsaGroup
 from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.models.layers import RMSNorm, initializer, linear
+from hsa_jax.models.remat import apply_remat
 from hsa_jax.parallel import fill_context, split_rows, whole_rows
 from hsa_jax.types import (
   ChunkBlock,
@@ -38,8 +36,6 @@ from hsa_jax.types import (
   Tokens,
   WindowCache,
 )
-
-T = TypeVar("T")
 
 
 class LanguageModel(nnx.Module):
@@ -116,10 +112,11 @@ class LanguageModel(nnx.Module):
     )
     if not hsa.num_groups:
       return x[:, :length]
-    block = self._remat(lambda encoder, x: encoder(x))(self.encoder, x)
+    encode = apply_remat(lambda encoder, x: encoder(x), self.cfg.remat)
+    block = encode(self.encoder, x)
     block = block._replace(landmarks=whole_rows(block.landmarks, tensor=-2))
     for i, group in enumerate(self.groups):
-      x = self._remat(self._read)(
+      x = apply_remat(self._read, self.cfg.remat)(
         group.block, split_rows(x), block, limits, self._noise(noise_key, i)
       )
       x = group.run_window_blocks(x, limits)
@@ -258,13 +255,3 @@ class LanguageModel(nnx.Module):
     if key is None or self.cfg.hsa.selection_noise == "none":
       return None
     return jax.random.fold_in(key, group)
-
-  def _remat(self, call: Callable[..., T]) -> Callable[..., T]:
-    """`call` under the remat policy; the selected chunks are always saved.
-
-    Saved, so that the backward pass cannot pick other chunks than the forward.
-    """
-    if self.cfg.remat is not Remat.BLOCK:
-      return call
-    policy = jax.checkpoint_policies.save_only_these_names("selection")
-    return jax.checkpoint(call, policy=policy, prevent_cse=False)

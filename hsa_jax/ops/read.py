@@ -34,6 +34,9 @@ GATHER_ROW_BYTES = 64 * 2**20
 # Tiles of queries that `dense` cuts a causal read into: more save little, and
 # each is compiled.
 DENSE_MAX_TILES, DENSE_MIN_TILE = 8, 128
+# Scores of one row, in bytes, beyond which `dense` computes a tile again in the
+# backward pass: they would all be kept for it at once.
+DENSE_ROW_BYTES = 2**30
 # `dense` computes C/K times the useful logits, in larger and fewer products.
 DENSE_MAX_RATIO = {"cpu": 2, "gpu": 16, "tpu": 32}
 
@@ -50,6 +53,11 @@ def pick_implementation(
 def dense_tile(length: int) -> int:
   """Queries of a tile of the causal dense read."""
   return max(-(-length // DENSE_MAX_TILES), DENSE_MIN_TILE)
+
+
+def dense_recomputes(length: int, num_heads: int) -> bool:
+  """Whether the causal dense read keeps no scores for the backward pass."""
+  return 4 * num_heads * length**2 // 2 > DENSE_ROW_BYTES
 
 
 def read_chunks(
@@ -232,6 +240,9 @@ def _read_dense_causal(
   """`_read_dense` per tile of queries, on the chunks before its last one."""
   length, (num_chunks, chunk_size) = query.shape[1], keys.shape[1:3]
   tile = dense_tile(length)
+  read = functools.partial(_read_dense, sink=sink)
+  if dense_recomputes(length, query.shape[2]):
+    read = jax.checkpoint(read)
   parts = []
   for start in range(0, length, tile):
     rows = slice(start, min(start + tile, length))
@@ -244,9 +255,7 @@ def _read_dense_causal(
       parts.append(jnp.zeros_like(tile_query))
       continue
     parts.append(
-      _read_dense(
-        tile_query, keys[:, :seen], values[:, :seen], chosen, share, sink=sink
-      )
+      read(tile_query, keys[:, :seen], values[:, :seen], chosen, share)
     )
   return jnp.concatenate(parts, axis=1)
 

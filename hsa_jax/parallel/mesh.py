@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Int
 
 from hsa_jax.config import ConfigError, MeshConfig
 
@@ -131,28 +132,6 @@ def make_mesh(cfg: MeshConfig, *, devices: Sequence[Any] | None = None) -> Mesh:
   return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def check_rows(mesh: Mesh) -> None:
-  """Each process feeds rows of its own: no row may lie on two of them.
-
-  Both would feed theirs as the same ones, and no error would follow.
-
-  Raises:
-    ConfigError: naming the axes, and what divides.
-  """
-  processes = np.vectorize(lambda device: device.process_index)(mesh.devices)
-  rows = processes.reshape(*processes.shape[:2], -1)
-  if not (rows == rows[..., :1]).all():
-    context, tensor = mesh.shape[CONTEXT_AXIS], mesh.shape["tensor"]
-    most = int((processes == processes.flat[0]).sum())
-    raise ConfigError(
-      [
-        f"mesh context={context} x tensor={tensor} splits a row over several"
-        f" processes of {most} devices: make context x tensor a divisor of"
-        f" {most}, and give the rest to data or fsdp"
-      ]
-    )
-
-
 def num_slices(devices: Sequence[Any]) -> int:
   """Groups of TPU devices that a slower network joins; 1 elsewhere.
 
@@ -212,20 +191,71 @@ def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
   return NamedSharding(mesh, P(*(None,) * leading, BATCH_AXES))
 
 
+def local_parts(mesh: Mesh, process: int | None = None) -> list[int]:
+  """Which of the `data * fsdp` parts of a batch a process must read.
+
+  Processes that share a row, because `context` or `tensor` reaches over them,
+  read the same parts. On a torus the parts of a host need not be neighbours.
+
+  Args:
+    mesh: the device mesh.
+    process: its index; None: this one.
+
+  Returns:
+    Numbers of the parts, ascending.
+  """
+  process = jax.process_index() if process is None else process
+  owners = np.vectorize(lambda device: device.process_index)(mesh.devices)
+  owners = owners.reshape(owners.shape[0] * owners.shape[1], -1)
+  return np.flatnonzero((owners == process).any(axis=1)).tolist()
+
+
+def local_rows(
+  mesh: Mesh, num_rows: int, process: int | None = None
+) -> Int[np.ndarray, " R"]:
+  """Numbers of the rows of a batch that a process must read, ascending.
+
+  Args:
+    mesh: the device mesh.
+    num_rows: of the whole batch; `data * fsdp` divides it.
+    process: its index; None: this one.
+  """
+  parts = np.asarray(local_parts(mesh, process), np.int64)
+  size = num_rows // _num_parts(mesh)
+  return (parts[:, None] * size + np.arange(size)).reshape(-1)
+
+
 def place_batch(batch: Any, mesh: Mesh) -> Any:
   """Host arrays of this process's rows to one global array per leaf.
 
   Args:
-    batch: pytree of numpy arrays, rows first. With several processes each
-      holds its own share, and the leaves of the result are the whole batch.
+    batch: pytree of numpy arrays, rows first: all of them, or with several
+      processes those of `local_rows`, in that order.
     mesh: the device mesh.
 
   Returns:
     The same pytree of `jax.Array`, rows split over data and fsdp.
   """
   sharding = batch_sharding(mesh)
+  if sharding.is_fully_addressable:
+    return jax.device_put(batch, sharding)
+  own = len(local_parts(mesh))
 
   def place(x: Any) -> jax.Array:
-    return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+    x = np.asarray(x)
+    num_rows = len(x) // own * _num_parts(mesh)
+    numbers = local_rows(mesh, num_rows)
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+      start, stop, _ = index[0].indices(num_rows)
+      first = int(np.searchsorted(numbers, start))
+      return x[first : first + stop - start]
+
+    shape = (num_rows, *x.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, part)
 
   return jax.tree.map(place, batch)
+
+
+def _num_parts(mesh: Mesh) -> int:
+  return mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]

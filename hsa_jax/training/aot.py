@@ -142,7 +142,10 @@ def compile_step(
   cfg = for_backend(cfg, stage, topology.chip.platform)
   tx = run_optimizer(cfg)
   state = abstract_state(
-    lambda rngs: LanguageModel(cfg.model, rngs=rngs), tx, mesh=mesh
+    lambda rngs: LanguageModel(cfg.model, rngs=rngs),
+    tx,
+    mesh=mesh,
+    host_optimizer=cfg.train.offload_optimizer,
   )
   start = time.perf_counter()
   with jax.set_mesh(mesh):

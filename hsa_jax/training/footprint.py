@@ -8,14 +8,18 @@ along `tensor`, and the letters of `models/flops.py`:
   gradients   one float32 per parameter, split like it
   saved, remat = block
               c m D for each window block, the encoder and each group;
-              each group's selection, 9 m G K; keys and values 2 c m G H
+              each group's selection, 9 m G K, and what it read, c m N H;
+              keys and values 2 c m G H
+  saved, remat = offload
+              selections, keys and values as in `block`, and the inputs of two
+              blocks that come and go; all inputs lie with the host
   saved, remat = none
               c m (4 D + (2 N H + 2 P H + 3 F) / t) + 4 m N keys / t for each
               window block (norms, heads, MLP; float32 scores), and likewise
               for the encoder (keys: S + c) and each group (keys: S slots)
   working     three float32 copies of the largest array: logits m V / t, or the
               scores of one window, read or encoder that is recomputed, next to
-              the inside of its block
+              the inside of its block; of a long dense read those of one tile
 
 The total counts gradients or the logits' copies, whichever is more: gradients
 are made while the logits are already gone. What fuses and what is laid out with
@@ -32,11 +36,13 @@ from jax.sharding import AbstractMesh, AxisType
 from hsa_jax.config import Config, ModelConfig, Remat, StageConfig
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import executed_lengths
+from hsa_jax.ops.read import dense_recomputes, dense_tile
 from hsa_jax.parallel import AXES, ShardingRow, mesh_shape, sharding_table
 from hsa_jax.training.guard import run_optimizer
 from hsa_jax.training.state import TrainState, abstract_state
 
 COPIES = 3  # of logits or scores in float32: values, softmax, gradient
+VISITING = 2  # offloaded inputs of blocks on the device: one leaves, one comes
 
 
 class Footprint(NamedTuple):
@@ -44,11 +50,13 @@ class Footprint(NamedTuple):
 
   Attributes:
     parameters: float32, exact.
-    optimizer: its state, exact.
+    optimizer: its state between steps, exact.
     gradients: float32.
     saved: activations kept for the backward pass.
     head: copies of the logits.
     block: inside of the block that needs most.
+    visiting: of the optimizer's state, what comes from the host for the update.
+    host: in the host's memory: that state, and offloaded activations.
   """
 
   parameters: int
@@ -57,11 +65,14 @@ class Footprint(NamedTuple):
   saved: int
   head: int
   block: int
+  visiting: int = 0
+  host: int = 0
 
   @property
   def working(self) -> int:
     """Beyond what is kept: the logits first, gradients and blocks later."""
-    return max(self.head, self.gradients + self.block)
+    inside = max(self.block, self.visiting)
+    return max(self.head, self.gradients + inside)
 
   @property
   def total(self) -> int:
@@ -146,14 +157,19 @@ def footprint(
     backend: what `auto` implementations are resolved for.
   """
   parameters = _bytes(state.model, mesh)
+  optimizer = _bytes({"opt_state": state.opt_state}, mesh)
+  away = optimizer if cfg.train.offload_optimizer else 0
   local = local_share(cfg, stage, mesh)
+  saved, left = _saved(cfg.model, stage, local, backend)
   return Footprint(
     parameters=parameters,
-    optimizer=_bytes({"opt_state": state.opt_state}, mesh),
+    optimizer=optimizer - away,
     gradients=parameters,
-    saved=_saved(cfg.model, stage, local, backend),
+    saved=saved,
     head=COPIES * 4 * local.tokens * cfg.model.vocab_size // local.tensor,
     block=_block(cfg.model, stage, local, backend),
+    visiting=away,
+    host=away + left,
   )
 
 
@@ -172,7 +188,8 @@ def _bytes(tree: Any, mesh: AbstractMesh) -> int:
 
 def _saved(
   cfg: ModelConfig, stage: StageConfig, local: Local, backend: str
-) -> int:
+) -> tuple[int, int]:
+  """Activations kept on the device, and left with the host."""
   hsa = cfg.hsa
   groups, on = hsa.num_groups, 1 if hsa.num_groups else 0
   layers = cfg.num_lower_layers + cfg.num_upper_layers
@@ -180,18 +197,24 @@ def _saved(
   memory = 2 * local.size * hsa.num_memory_heads * cfg.head_dim
   chosen = 9 * hsa.num_memory_heads * hsa.top_k
   shared = on * memory + groups * chosen
+  inputs = layers + groups + on
+  if cfg.remat is not Remat.NONE:
+    shared += groups * local.size * cfg.num_heads * cfg.head_dim
   if cfg.remat is Remat.BLOCK:
-    return local.tokens * ((layers + groups + on) * stream + shared)
+    return local.tokens * (inputs * stream + shared), 0
+  if cfg.remat is Remat.OFFLOAD:
+    near = min(inputs, VISITING) * stream
+    return local.tokens * (near + shared), local.tokens * inputs * stream
   window, encoder, read = _insides(cfg, stage, local, backend, copies=1)
   inside = layers * window + on * encoder + groups * read
-  return math.ceil(local.tokens * (inside + shared))
+  return math.ceil(local.tokens * (inside + shared)), 0
 
 
 def _block(
   cfg: ModelConfig, stage: StageConfig, local: Local, backend: str
 ) -> int:
   """The block that is being differentiated: its inside, or its scores."""
-  copies = COPIES if cfg.remat is Remat.BLOCK else COPIES - 1
+  copies = COPIES - 1 if cfg.remat is Remat.NONE else COPIES
   return math.ceil(
     local.tokens * max(_insides(cfg, stage, local, backend, copies=copies))
   )
@@ -221,4 +244,9 @@ def _insides(
   encoder = hsa.encoder_layers * layer * (1 + 1 / hsa.chunk_size)
   own = 2 * cfg.num_heads * cfg.head_dim
   keys = hsa.chunk_size * lengths.slots
+  if lengths.slots > hsa.top_k and dense_recomputes(
+    stage.seq_len, cfg.num_heads
+  ):
+    # The last tile sees all chunks; the mean is over all tiles.
+    keys = dense_tile(stage.seq_len)
   return window, encoder, inside(own, cfg.mlp_dim) + score * keys

@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.config import Config, Guard, TrainConfig
+from hsa_jax.training.offload import fetched
 from hsa_jax.training.optimizer import make_optimizer
 
 SPIKE_WARMUP = 100  # accepted steps before a norm can be called unusual
@@ -70,7 +71,8 @@ def is_guarded(cfg: TrainConfig) -> bool:
 def run_optimizer(cfg: Config) -> optax.GradientTransformation:
   """The optimizer of a run, behind the guard if one is asked for."""
   tx = make_optimizer(cfg.optimizer, num_steps=cfg.num_steps)
-  return guarded(tx, cfg.train)
+  tx = guarded(tx, cfg.train)
+  return fetched(tx) if cfg.train.offload_optimizer else tx
 
 
 def guarded(

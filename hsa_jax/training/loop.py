@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,7 @@ from jax.sharding import Mesh
 
 from hsa_jax.config import Config
 from hsa_jax.data.pipeline import TrainData
-from hsa_jax.parallel import check_rows, make_mesh, place_batch
+from hsa_jax.parallel import local_rows, make_mesh, place_batch
 from hsa_jax.training.beginning import first_state
 from hsa_jax.training.boards import check_boards
 from hsa_jax.training.checkpoint import Checkpointer
@@ -60,10 +61,11 @@ def train(
   check_boards(cfg)
   inputs = open_inputs(cfg) if inputs is None else inputs
   mesh = make_mesh(cfg.mesh)
-  check_rows(mesh)
   console = Console(active=jax.process_index() == 0)
   tx = run_optimizer(cfg)
-  abstract = abstract_state(inputs.build, tx, mesh=mesh)
+  abstract = abstract_state(
+    inputs.build, tx, mesh=mesh, host_optimizer=cfg.train.offload_optimizer
+  )
   with contextlib.ExitStack() as stack:
     if console.active:
       stack.enter_context(claim_workdir(workdir, cfg))
@@ -107,9 +109,7 @@ def run_steps(
 ) -> TrainState:
   """The loop itself: from `state.step` to the end, or to a signal."""
   start, clock = int(state.step), Clock()
-  batches = data.iterator(
-    start, process_index=jax.process_index(), process_count=jax.process_count()
-  )
+  batches = data.iterator(start, share=functools.partial(local_rows, mesh))
   reader, leaves = Reader(hooks, clock, watch), programs.pack(state)
   with contextlib.ExitStack() as stack:
     for hook in hooks:

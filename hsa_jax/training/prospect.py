@@ -124,6 +124,8 @@ def sweep(
   """What fits of batch x remat x mesh, fastest first, and how many do not.
 
   Batches are the stage's own, half, twice and four times it, in one piece.
+  Offloaded activations are tried only where the run asks for them: the way to
+  the host costs time that no floor here knows.
   """
   state = state_shapes(cfg)
   fitting, too_large = [], 0
@@ -257,7 +259,8 @@ def _settings(
   meshes = list(_meshes(cfg, topology))
   if cfg.mesh != MeshConfig():
     meshes.append(MeshConfig())
-  for mesh, remat, size in itertools.product(meshes, Remat, batches):
+  remats = dict.fromkeys((Remat.NONE, Remat.BLOCK, cfg.model.remat))
+  for mesh, remat, size in itertools.product(meshes, remats, batches):
     other = changed(cfg, mesh=mesh, remat=remat, accumulation=1, batch=size)
     if fits_devices(other, topology.num_devices):
       if dict(mesh_of(other, topology.num_devices).shape)["data"] % (

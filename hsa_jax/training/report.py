@@ -56,7 +56,10 @@ def _placed(cfg: Config) -> tuple[Mesh, Any, TrainState]:
   mesh = make_mesh(cfg.mesh)
   tx = run_optimizer(cfg)
   state = abstract_state(
-    lambda rngs: LanguageModel(cfg.model, rngs=rngs), tx, mesh=mesh
+    lambda rngs: LanguageModel(cfg.model, rngs=rngs),
+    tx,
+    mesh=mesh,
+    host_optimizer=cfg.train.offload_optimizer,
   )
   return mesh, tx, state
 

@@ -3,7 +3,7 @@
 Four things must happen, and at best all at once; the slowest is the floor:
 
   compute   executed operations, forward and backward (3 times forward), and
-            with remat = block the blocks once more, at the bfloat16 peak
+            where blocks are computed again them once more, at the bfloat16 peak
   memory    parameters, gradients and optimizer state read and written once;
             weights read in every pass; saved activations and logits written
             and read
@@ -28,8 +28,9 @@ gradients are summed in float32.
 Of a collective over n devices of which k are joined by links, the links carry
 (k-1)/k of the bytes, and each device brings 1/k of the rest over the network.
 The devices of an axis lie together in the order of the axes, `tensor` closest.
-Retrieval scores, elementwise work, latency, stragglers, data and the shape of
-the torus are left out: the time is a bound, not a forecast.
+Retrieval scores, elementwise work, the way to the host of what is offloaded,
+latency, stragglers, data and the shape of the torus are left out: the time is a
+bound, not a forecast.
 """
 
 import math
@@ -224,14 +225,14 @@ def _tensor_halves(cfg: Config) -> int:
   layers = model.num_lower_layers + model.num_upper_layers + hsa.num_groups
   if hsa.num_groups:
     layers += hsa.encoder_layers
-  passes = 3 if model.remat is Remat.BLOCK else 2
+  passes = 2 if model.remat is Remat.NONE else 3
   return 2 * layers * passes + 2  # and the vocabulary, forward and backward
 
 
 def _executed(cfg: Config, counted: Flops) -> float:
   """Operations per token of a training step, with what is recomputed."""
   total = 3 * counted.executed
-  if cfg.model.remat is Remat.BLOCK:
+  if cfg.model.remat is not Remat.NONE:
     total += counted.executed - counted.executed_parts["head"]
   return total
 
@@ -244,7 +245,7 @@ def _traffic(
   needed: Footprint,
 ) -> float:
   local, micro = local_share(cfg, stage, mesh), cfg.train.grad_accum_steps
-  passes = 4 if cfg.model.remat is Remat.BLOCK else 3
+  passes = 3 if cfg.model.remat is Remat.NONE else 4
   weights = passes * local.size * sum(_elements(state, mesh))
   logits = 2 * 4 * local.tokens * cfg.model.vocab_size / local.tensor
   update = 2 * (needed.parameters + needed.optimizer + needed.gradients)

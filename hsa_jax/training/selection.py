@@ -17,7 +17,7 @@ from hsa_jax.data.pipeline import Batch
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.hsa import SequenceMemory
 from hsa_jax.ops.select import retrieval_scores
-from hsa_jax.parallel import BATCH_AXES, place_batch
+from hsa_jax.parallel import local_parts, place_batch
 from hsa_jax.training import schedule
 from hsa_jax.training.hooks import Hook, Moment
 from hsa_jax.training.state import TrainState
@@ -163,9 +163,7 @@ class Diagnose(Hook):
       report: takes the step and the metrics.
       mesh: the device mesh.
     """
-    shares = mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
-    rows = max(shares // jax.process_count(), 1)
-    self._tokens = batch.tokens[:rows]
+    self._tokens = batch.tokens[: len(local_parts(mesh))]
     self._cfg = cfg
     self._report = report
     self._mesh = mesh

@@ -1,5 +1,6 @@
 """The hooks of a run: what happens around its steps."""
 
+import functools
 import math
 import os
 
@@ -8,6 +9,7 @@ from jax.sharding import Mesh
 
 from hsa_jax.config import Config, ModelConfig
 from hsa_jax.models import LanguageModel
+from hsa_jax.parallel import local_rows
 from hsa_jax.parallel.chips import peak_flops
 from hsa_jax.training.boards import open_boards
 from hsa_jax.training.checkpoint import Checkpointer, tokens_seen
@@ -57,9 +59,7 @@ def make_hooks(
     record(step, values)
 
   batches = inputs.data.validation_batches(
-    cfg.train.eval_batches,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    cfg.train.eval_batches, share=functools.partial(local_rows, mesh)
   )
   validate = Validate(
     batches,

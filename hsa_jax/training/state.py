@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from hsa_jax.parallel import tree_shardings
+from hsa_jax.training.offload import on_host
 
 BuildModel = Callable[[nnx.Rngs], Any]
 
@@ -38,7 +39,11 @@ def _init(build: BuildModel, tx: optax.GradientTransformation, seed: int):
 
 
 def abstract_state(
-  build: BuildModel, tx: optax.GradientTransformation, *, mesh: Mesh
+  build: BuildModel,
+  tx: optax.GradientTransformation,
+  *,
+  mesh: Mesh,
+  host_optimizer: bool = False,
 ) -> TrainState:
   """Shapes, dtypes and shardings of the state; nothing is computed.
 
@@ -46,16 +51,21 @@ def abstract_state(
     build: makes the model from its random streams.
     tx: the optimizer.
     mesh: the device mesh.
+    host_optimizer: the optimizer's arrays live in host memory.
 
   Returns:
     A `TrainState` of `jax.ShapeDtypeStruct` with shardings.
   """
   shapes = jax.eval_shape(_init(build, tx, 0))
+  shardings = tree_shardings(shapes, mesh)
+  if host_optimizer:
+    moved = on_host(shardings.opt_state, shapes.opt_state)
+    shardings = shardings._replace(opt_state=moved)
 
   def attach(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-  return jax.tree.map(attach, shapes, tree_shardings(shapes, mesh))
+  return jax.tree.map(attach, shapes, shardings)
 
 
 def init_state(

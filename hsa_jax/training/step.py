@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from hsa_jax.config import Config, Noise, TrainConfig
 from hsa_jax.data.pipeline import Batch
@@ -18,6 +18,7 @@ from hsa_jax.parallel import batch_sharding
 from hsa_jax.training import schedule
 from hsa_jax.training.guard import GuardReading, read_guard
 from hsa_jax.training.state import TrainState
+from hsa_jax.training.token_hash import token_hash
 from hsa_jax.types import Limits
 
 
@@ -32,6 +33,7 @@ class StepMetrics(NamedTuple):
     grad_norm: global norm before clipping.
     learning_rate: used in this step.
     update_norm: global norm of what was added to the parameters.
+    token_hash: of the batch; see `token_hash`.
     guard: what the guard of the optimizer thought; None without one.
   """
 
@@ -42,6 +44,7 @@ class StepMetrics(NamedTuple):
   grad_norm: Float[Array, ""]
   learning_rate: Float[Array, ""]
   update_norm: Float[Array, ""]
+  token_hash: UInt32[Array, ""]
   guard: GuardReading | None = None
 
 
@@ -195,6 +198,7 @@ def make_train_step(
       grad_norm=optax.tree.norm(grads),
       learning_rate=jnp.asarray(rate(taken)),
       update_norm=optax.tree.norm(updates),
+      token_hash=token_hash(batch.tokens),
       guard=guard,
     )
     return TrainState(model, opt_state, state.step + 1), metrics

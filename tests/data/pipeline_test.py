@@ -158,12 +158,16 @@ def test_a_batch_depends_on_seed_and_step_only(store, data):
   assert len(set(rows)) == len(rows)
 
 
+def strided(first: int, count: int):
+  """The rows of one of several processes."""
+  return lambda num_rows: range(first, num_rows, count)
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_processes_share_one_global_batch(data, count):
   expected = [data.batch(s) for s in range(8)]
   parts = [
-    list(data.iterator(0, process_index=p, process_count=count))
-    for p in range(count)
+    list(data.iterator(0, share=strided(p, count))) for p in range(count)
   ]
   joined = []
   for step in range(8):
@@ -181,9 +185,7 @@ def test_restart_on_another_number_of_processes(data):
   whole = _hashes(data.iterator())
   first = data.iterator(0)
   before = _hashes([next(first) for _ in range(3)])
-  parts = [
-    list(data.iterator(3, process_index=p, process_count=2)) for p in (0, 1)
-  ]
+  parts = [list(data.iterator(3, share=strided(p, 2))) for p in (0, 1)]
   after = [
     sorted(a + b)
     for a, b in zip(_hashes(parts[0]), _hashes(parts[1]), strict=True)
@@ -204,11 +206,6 @@ def test_iterator_ends_where_training_ends(data):
   assert list(data.iterator(8)) == []
 
 
-def test_rows_must_divide_over_processes(data):
-  with pytest.raises(ValueError, match="batch_size = 4: not divisible by 3"):
-    data.batch(0, process_count=3)
-
-
 def test_validation_is_fixed_held_out_text(store, data):
   batches = data.validation_batches(2)
   valid = store.split("valid").astype(np.int32).tobytes()
@@ -219,9 +216,7 @@ def test_validation_is_fixed_held_out_text(store, data):
     assert not batch.answers.any()
     for row in batch.tokens:
       assert row.tobytes() in valid
-  halves = [
-    data.validation_batches(2, process_index=p, process_count=2) for p in (0, 1)
-  ]
+  halves = [data.validation_batches(2, share=strided(p, 2)) for p in (0, 1)]
   np.testing.assert_array_equal(halves[1][0].tokens, batches[0].tokens[1::2])
 
 

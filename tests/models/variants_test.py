@@ -77,7 +77,9 @@ def test_blocks_of_tokens_retrieve_as_their_first():
     assert jnp.array_equal(shared.valid[:, t], each.valid[:, first])
 
 
-def test_remat_changes_no_gradient():
+@pytest.mark.parametrize("remat", [Remat.BLOCK, Remat.OFFLOAD])
+@pytest.mark.parametrize("layers", [2, 6])  # unrolled; scanned
+def test_remat_changes_no_gradient(remat, layers):
   """T7: the recomputed forward reads the very same chunks."""
   tokens = random_tokens(23, batch=2)
 
@@ -87,9 +89,9 @@ def test_remat_changes_no_gradient():
 
     return jax.tree.leaves(jax.jit(jax.grad(loss))(build(cfg)))
 
-  noisy = {"hsa_selection_noise": Noise.GUMBEL}
+  noisy = {"hsa_selection_noise": Noise.GUMBEL, "num_lower_layers": layers}
   plain = gradient(tiny(**noisy))
-  again = gradient(tiny(remat=Remat.BLOCK, **noisy))
+  again = gradient(tiny(remat=remat, **noisy))
   for a, b in zip(plain, again, strict=True):
     assert_close(a, b, 2e-5)
 

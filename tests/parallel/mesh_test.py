@@ -3,14 +3,16 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, Mesh
 
 from hsa_jax.config import ConfigError, MeshConfig
 from hsa_jax.parallel import (
   AXES,
-  check_rows,
+  batch_sharding,
   describe_mesh,
   enable_compilation_cache,
+  local_parts,
+  local_rows,
   make_mesh,
   mesh_shape,
   place_batch,
@@ -165,15 +167,45 @@ def test_slices_of_different_sizes_are_refused():
     make_mesh(MeshConfig(), devices=[*slices(2, 4)[:16], *slices(2, 2)[4:]])
 
 
-@pytest.mark.parametrize("cfg", [MeshConfig(16), MeshConfig(4, 4)])
-def test_rows_inside_a_process_can_be_fed(cfg):
-  check_rows(make_mesh(cfg, devices=slices(1, 4)))
-
-
 @pytest.mark.parametrize(
-  "cfg",
-  [MeshConfig(2, 1, 8, 1), MeshConfig(1, 1, 2, 8), MeshConfig(1, 2, 4, 2)],
+  ("cfg", "sharing"),
+  [
+    (MeshConfig(16), 1),
+    (MeshConfig(4, 4), 1),
+    (MeshConfig(2, 4, 2, 1), 1),
+    (MeshConfig(2, 1, 8, 1), 2),
+    (MeshConfig(1, 1, 2, 8), 4),
+    (MeshConfig(1, 2, 4, 2), 2),
+  ],
 )
-def test_a_row_on_two_processes_is_refused(cfg):
-  with pytest.raises(ConfigError, match="over several processes of 4 devices"):
-    check_rows(make_mesh(cfg, devices=slices(1, 4)))
+def test_processes_read_every_row_of_their_devices(cfg, sharing):
+  """Four hosts of 2 x 2 chips; a row on several is read by each of them."""
+  mesh = make_mesh(cfg, devices=slices(1, 4))
+  num_rows = 16
+  read = [local_rows(mesh, num_rows, process=p) for p in range(4)]
+  counts = np.bincount(np.concatenate(read), minlength=num_rows)
+  assert (counts == sharing).all()
+  index = batch_sharding(mesh).devices_indices_map((num_rows,))
+  for device, (rows,) in index.items():
+    mine = set(read[device.process_index].tolist())
+    assert set(range(num_rows)[rows]) <= mine
+
+
+def test_parts_of_a_host_need_not_be_neighbours():
+  """A ring through a torus leaves a host and comes back."""
+  devices = sorted(slices(1, 4), key=lambda d: (d.id % 2, d.process_index))
+  mesh = Mesh(np.asarray(devices).reshape(16, 1, 1, 1), AXES)
+  assert [local_parts(mesh, process=p) for p in (0, 3)] == [
+    [0, 1, 8, 9],
+    [6, 7, 14, 15],
+  ]
+  assert local_rows(mesh, 32, process=0).tolist() == [
+    0,
+    1,
+    2,
+    3,
+    16,
+    17,
+    18,
+    19,
+  ]

@@ -11,7 +11,7 @@ import pathlib
 import pytest
 
 from hsa_jax.cli import config_flag
-from hsa_jax.config import HsaConfig, MeshConfig, StageConfig, validate
+from hsa_jax.config import HsaConfig, MeshConfig, Remat, StageConfig, validate
 from hsa_jax.parallel.chips import GIB, parse_topology
 from hsa_jax.training import aot
 
@@ -109,6 +109,28 @@ def test_a_small_step_compiles_for_a_pod(axis):
   found = aot.compile_step(config(mesh), stage, V5E, effort=aot.QUICK)
   assert 0 < found.arguments < found.peak < GIB
   assert found.host == 0 and found.collectives
+
+
+@pytest.mark.aot
+def test_what_is_offloaded_leaves_the_device():
+  """A policy that names what nobody keeps would move nothing, silently."""
+  pytest.importorskip("libtpu")
+  model = {"num_lower_layers": 6, "num_upper_layers": 6}
+  stage = dataclasses.replace(STAGE, batch_size=32, seq_len=1024)
+
+  def compiled(remat, optimizer):
+    cfg = config(remat=remat, **model)
+    train = dataclasses.replace(cfg.train, offload_optimizer=optimizer)
+    cfg = dataclasses.replace(cfg, train=train)
+    return aot.compile_step(cfg, stage, V5E, effort=aot.QUICK)
+
+  near = compiled(Remat.BLOCK, optimizer=False)
+  far = compiled(Remat.OFFLOAD, optimizer=False)
+  assert near.host == 0
+  assert far.host >= 12 * 2 * 1024 * 32 * 2  # inputs of 12 blocks, bfloat16
+  moments = compiled(Remat.BLOCK, optimizer=True)
+  assert moments.host > near.arguments // 2
+  assert moments.arguments < near.arguments // 2
 
 
 @pytest.mark.aot

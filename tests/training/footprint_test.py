@@ -18,6 +18,7 @@ from hsa_jax.config import (
   TrainConfig,
 )
 from hsa_jax.models import LanguageModel
+from hsa_jax.ops import read
 from hsa_jax.parallel import named_leaves
 from hsa_jax.training.footprint import (
   footprint,
@@ -96,16 +97,54 @@ def test_logits_by_hand():
 
 
 def test_kept_activations_by_hand():
-  """4 window blocks, a read and the encoder; keys, values and a selection."""
+  """4 window blocks, a read and the encoder; keys, values; what was read."""
   got = needed(config())
-  token = 6 * 2 * 32 + 2 * 2 * 8 + 9 * 2
+  token = 6 * 2 * 32 + 2 * 2 * 8 + 9 * 2 + 2 * 4 * 8
   assert got.saved == 2 * 64 * token
 
 
 def test_keeping_everything_costs_more_than_recomputing():
-  none, block = (needed(config(remat=remat)) for remat in Remat)
+  none, block, offload = (needed(config(remat=remat)) for remat in Remat)
+  assert offload.saved < block.saved
   assert none.saved > 5 * block.saved
   assert none.parameters == block.parameters
+
+
+def test_a_long_dense_read_keeps_one_tile(monkeypatch):
+  """512 tokens are 4 tiles of 128, of which the last sees every chunk."""
+  stage = dataclasses.replace(STAGE, seq_len=512)
+
+  def block(limit):
+    monkeypatch.setattr(read, "DENSE_ROW_BYTES", limit)
+    cfg = config(mlp_dim=8)
+    mesh = mesh_of(cfg, 8)
+    return footprint(cfg, stage, state_shapes(cfg), mesh, backend="tpu").block
+
+  whole, tiles = block(2**40), block(0)
+  scores = 3 * 4 * 4 * 2 * 512  # copies, bytes, heads, tokens
+  keys = 8 * (15 + 31 + 47 + 63) / 4
+  assert whole - tiles == scores * (keys - 128)
+
+
+def test_offloaded_inputs_are_moved_and_not_lost():
+  """Six blocks, of which the inputs of two are on their way."""
+  block, offload = (
+    needed(config(remat=remat)) for remat in (Remat.BLOCK, Remat.OFFLOAD)
+  )
+  assert block.host == 0
+  one = 2 * 64 * 2 * 32
+  assert offload.host == 6 * one
+  assert offload.saved == block.saved - 4 * one
+
+
+def test_an_offloaded_optimizer_comes_for_the_update():
+  near = config()
+  train = dataclasses.replace(near.train, offload_optimizer=True)
+  got, far = needed(near), needed(dataclasses.replace(near, train=train))
+  assert (far.optimizer, far.host) == (0, got.optimizer)
+  fixed = far.parameters + far.saved
+  update = far.gradients + max(far.block, got.optimizer)
+  assert far.total == fixed + max(far.head, update)
 
 
 def test_micro_batches_divide_activations_alone():
@@ -125,4 +164,4 @@ def test_other_shapes_of_the_model(groups):
   hsa = dataclasses.replace(MODEL.hsa, num_groups=groups)
   for remat in Remat:
     got = needed(config(hsa=hsa, remat=remat))
-    assert min(got) > 0
+    assert min(got[:6]) > 0

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -115,8 +116,7 @@ def make_inputs(cfg: Config, folder) -> Inputs:
 
 def losses(workdir) -> dict[int, float]:
   """Training loss by step, exact."""
-  key = "train/loss_nats"
-  return {r["step"]: r[key] for r in read_metrics(workdir) if key in r}
+  return values(workdir, "train/loss_nats")
 
 
 def write_config(path, cfg: Config) -> pathlib.Path:
@@ -153,3 +153,30 @@ def run_train(*arguments, cache, timeout=120) -> subprocess.CompletedProcess:
     text=True,
     timeout=timeout,
   )
+
+
+def start_job(
+  config_file, cache, workdir, *, count: int, devices: int = 1
+) -> list[subprocess.Popen]:
+  """The processes of one job, so many devices each."""
+  with socket.socket() as server:
+    server.bind(("localhost", 0))
+    address = f"localhost:{server.getsockname()[1]}"
+  jobs = []
+  for i in range(count):
+    env = {**environment(cache), "JAX_NUM_CPU_DEVICES": str(devices)}
+    if count > 1:
+      env["JAX_COORDINATOR_ADDRESS"] = address
+      env |= {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i)}
+    arguments = (f"--config={config_file}", f"--workdir={workdir}")
+    jobs.append(
+      subprocess.Popen(
+        command(*arguments), env=env, stderr=subprocess.PIPE, text=True
+      )
+    )
+  return jobs
+
+
+def values(workdir, name: str) -> dict[int, float]:
+  """One metric by step, exact."""
+  return {r["step"]: r[name] for r in read_metrics(workdir) if name in r}

@@ -44,7 +44,7 @@ def test_not_finite_is_null_and_the_file_stays_json(tmp_path):
 
 def test_answer_metrics_are_absent_without_answers():
   def metrics(answers):
-    values = map(jnp.float32, (1.0, 0.0, 0.0, answers, 2.0, 0.1, 0.3))
+    values = map(jnp.float32, (1.0, 0.0, 0.0, answers, 2.0, 0.1, 0.3, 7.0))
     return read_step_metrics(StepMetrics(*values))
 
   assert not any("answer" in name for name in metrics(0.0))

@@ -3,18 +3,18 @@
 import dataclasses
 import re
 import signal
-import socket
-import subprocess
 import time
 
 import pytest
 
+from hsa_jax.config import MeshConfig
+
 from .helpers import (
-  command,
-  environment,
   losses,
   make_config,
   make_store,
+  start_job,
+  values,
   write_config,
 )
 
@@ -30,30 +30,6 @@ def long_config(store):
   first = dataclasses.replace(first, num_steps=20_000)
   data = dataclasses.replace(cfg.data, stages=(first, second))
   return dataclasses.replace(cfg, data=data)
-
-
-def free_port() -> int:
-  with socket.socket() as server:
-    server.bind(("localhost", 0))
-    return server.getsockname()[1]
-
-
-def start(config_file, cache, workdir, *, count: int) -> list:
-  """The processes of one job, one device each."""
-  address = f"localhost:{free_port()}"
-  jobs = []
-  for i in range(count):
-    env = {**environment(cache), "JAX_NUM_CPU_DEVICES": "1"}
-    if count > 1:
-      env["JAX_COORDINATOR_ADDRESS"] = address
-      env |= {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(i)}
-    arguments = (f"--config={config_file}", f"--workdir={workdir}")
-    jobs.append(
-      subprocess.Popen(
-        command(*arguments), env=env, stderr=subprocess.PIPE, text=True
-      )
-    )
-  return jobs
 
 
 def wait_for_step(workdir, jobs, step: int) -> None:
@@ -76,7 +52,7 @@ def test_sigterm_to_one_of_two_saves_one_step_on_both(tmp_path):
   make_store(tmp_path / "store")
   config = write_config(tmp_path / "tiny.py", long_config(tmp_path / "store"))
   cache, run = tmp_path / "cache", tmp_path / "run"
-  jobs = start(config, cache, run, count=2)
+  jobs = start_job(config, cache, run, count=2)
   wait_for_step(run, jobs, 3)
   jobs[1].send_signal(signal.SIGTERM)
   said = finish(jobs)
@@ -87,13 +63,13 @@ def test_sigterm_to_one_of_two_saves_one_step_on_both(tmp_path):
   assert max(losses(run)) == step
 
   # One process goes on where the two were, on the same data.
-  jobs = start(config, cache, run, count=1)
+  jobs = start_job(config, cache, run, count=1)
   wait_for_step(run, jobs, step + 3)
   jobs[0].send_signal(signal.SIGTERM)
   (text,) = finish(jobs)
   assert f"resuming at step {step:,}" in text
   alone = tmp_path / "alone"
-  jobs = start(config, cache, alone, count=1)
+  jobs = start_job(config, cache, alone, count=1)
   wait_for_step(alone, jobs, step + 3)
   jobs[0].send_signal(signal.SIGTERM)
   finish(jobs)
@@ -101,3 +77,40 @@ def test_sigterm_to_one_of_two_saves_one_step_on_both(tmp_path):
   assert set(range(1, step + 4)) <= set(ours)
   for i in range(1, step + 4):
     assert ours[i] == pytest.approx(theirs[i], rel=1e-5), i
+
+
+@pytest.mark.parametrize(
+  "mesh",
+  [
+    MeshConfig(data=1, context=4),
+    MeshConfig(data=1, tensor=4),
+    MeshConfig(data=2, context=2),
+    MeshConfig(data=1, fsdp=2, tensor=2),
+  ],
+  ids=lambda mesh: f"{mesh.data}x{mesh.fsdp}x{mesh.context}x{mesh.tensor}",
+)
+def test_rows_on_two_processes_are_the_same_rows(tmp_path, mesh):
+  """Two processes of two devices, and one device: one run."""
+  make_store(tmp_path / "store")
+  cfg = make_config(str(tmp_path / "store"), diagnose_every=4)
+  cache = tmp_path / "cache"
+  seen = {}
+  for name, own, count, devices in (
+    ("together", mesh, 2, 2),
+    ("alone", MeshConfig(), 1, 1),
+  ):
+    config = write_config(
+      tmp_path / f"{name}.py", dataclasses.replace(cfg, mesh=own)
+    )
+    jobs = start_job(
+      config, cache, tmp_path / name, count=count, devices=devices
+    )
+    said = [job.communicate(timeout=LIMIT_S)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * count, said
+    keys = ("train/loss_nats", "train/token_hash", "valid/loss_nats")
+    seen[name] = [values(tmp_path / name, key) for key in keys]
+  for ours, theirs in zip(seen["together"], seen["alone"], strict=True):
+    assert list(ours) == list(theirs) and ours
+    for step, value in theirs.items():
+      assert ours[step] == pytest.approx(value, rel=1e-4), step
+  assert seen["together"][1] == seen["alone"][1]

@@ -11,6 +11,7 @@ from hsa_jax.parallel import make_mesh
 from hsa_jax.training.optimizer import make_optimizer
 from hsa_jax.training.state import TrainState, abstract_state, init_state
 from hsa_jax.training.step import eval_step, limits_at, make_train_step
+from hsa_jax.training.token_hash import token_hash
 
 from .helpers import VOCAB, Bigram, make_config
 
@@ -113,6 +114,22 @@ def test_batch_without_answers_stays_finite():
   state, metrics = one_step(make_config(), batch)
   assert float(metrics.answer_loss_nats) == 0.0
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+def test_the_hash_knows_ids_and_places():
+  """Not the mesh, which the step test on several devices has."""
+  tokens = np.asarray(make_batch().tokens)
+  hashed = jax.jit(token_hash)
+  own = int(hashed(tokens))
+  assert own == int(hashed(tokens.copy())) == int(token_hash(tokens))
+  swapped = tokens.copy()
+  swapped[0], swapped[1] = tokens[1], tokens[0]
+  changed = tokens.copy()
+  changed[-1, -1] ^= 1
+  others = [swapped, changed, tokens[:, ::-1], tokens.T, tokens * 0]
+  found = {own, *(int(hashed(np.ascontiguousarray(x))) for x in others)}
+  assert len(found) == 6
+  assert int(one_step(make_config(), make_batch())[1].token_hash) == own
 
 
 def test_limits_follow_their_schedules():
