@@ -30,8 +30,7 @@ def accuracy(
     )
     for table, points in tables
   ]
-  label = "mean score over seeds"
-  plots.accuracy_by_length(panels, label=label, path=path)
+  plots.accuracy_by_length(panels, label="score", path=path)
 
 
 def _points(points: Sequence[Point], cell: str) -> list[plots.Point]:
@@ -52,7 +51,9 @@ def retrieval(
   """Writes recall@K and P(correct | recalled) side by side, a row per task."""
   figure = style.new_figure(8.4, 2.5 * len(tables) + 0.9)
   grid = figure.subplots(len(tables), 2, sharey=True, squeeze=False)
-  every = cells_of([p for _, points in tables for p in points])
+  every = cells_of(
+    [p for _, points in tables for p in points if p.recall is not None]
+  )
   for row, (table, points) in zip(grid, tables, strict=True):
     _lines(row[0], points, every, lambda p: p.recall)
     _lines(row[1], points, every, lambda p: p.precision)

@@ -91,6 +91,7 @@ def paired_by_seed(
   base: Mapping[int, float],
   *,
   trials: int | None = None,
+  bounded: bool = False,
 ) -> Estimate | None:
   """Cell minus base over the seeds that both have; None if there are none.
 
@@ -99,18 +100,26 @@ def paired_by_seed(
     base: likewise; a seed draws the same rows of training for both.
     trials: as in `over_seeds`; where the differences do not vary, the interval
       is then that of two independent shares over all samples.
+    bounded: whether the values are shares: a difference is then at most one.
   """
   seeds = sorted(cell.keys() & base.keys())
   if not seeds:
     return None
   gaps = [cell[seed] - base[seed] for seed in seeds]
   found = over_seeds(gaps)
-  if found.interval is not None or trials is None:
+  if found.interval is not None:
+    return found._replace(interval=_inside(found.interval, bounded))
+  if trials is None:
     return found
   total = trials * len(seeds)
   shares = [sum(x[s] for s in seeds) / len(seeds) for x in (cell, base)]
-  interval = _two_shares(shares[0], shares[1], total)
+  interval = _inside(_two_shares(shares[0], shares[1], total), True)
   return found._replace(interval=interval, over="samples")
+
+
+def _inside(interval: Interval, bounded: bool) -> Interval:
+  low, high = interval
+  return Interval(max(low, -1.0), min(high, 1.0)) if bounded else interval
 
 
 def is_clear(difference: Estimate | None) -> bool:

@@ -64,7 +64,9 @@ def _point(
     length,
     samples,
     over_seeds(values, trials=trials, bounded=bounded),
-    paired_by_seed(mine, theirs, trials=trials) if paired else None,
+    paired_by_seed(mine, theirs, trials=trials, bounded=bounded)
+    if paired
+    else None,
     _mean(rows, "recall_at_k"),
     _mean(rows, "p_correct_given_recalled"),
   )

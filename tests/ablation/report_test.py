@@ -108,7 +108,7 @@ def test_the_report_has_tables_pictures_and_a_csv(planted):
   path = write_report(made, found, runs, root / "grid", root / "out")
   page = path.read_text()
   assert "0.30 [0.05, 0.55]" in page
-  assert "-0.67 [-1.05, -0.29]*" in page
+  assert "-0.67 [-1.00, -0.29]*" in page
   assert "0.75 / 0.50" in page
   assert "s_niah, answer tokens" in page and "0.93 [0.91, 0.95]" in page
   assert "## landmarks" in page and "## other cells" in page

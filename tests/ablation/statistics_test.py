@@ -71,6 +71,12 @@ def test_pairing_removes_what_seeds_have_in_common():
   assert not is_clear(paired_by_seed({0: 0.1, 1: 0.6}, base))
 
 
+def test_a_difference_of_shares_is_at_most_one():
+  ones, others = {0: 1.0, 1: 1.0}, {0: 0.0, 1: 0.5}
+  assert paired_by_seed(ones, others).interval.high > 1
+  assert paired_by_seed(ones, others, bounded=True).interval == (-1.0, 1.0)
+
+
 def test_equal_differences_are_not_certainty():
   ones, zeros = dict.fromkeys(range(3), 1.0), dict.fromkeys(range(3), 0.0)
   same = paired_by_seed(ones, ones, trials=10)
