@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from hsa_jax.ablation.state import EVENTS, RUNS
+from hsa_jax.ablation.state import EVENTS, RUNS, read_events
 from hsa_jax.data.corpora import Corpus, Document
 from hsa_jax.data.store import build_store
 from hsa_jax.data.tokenizer import load_tokenizer
@@ -85,10 +85,7 @@ def run(grid_file, workdir, *more: str) -> str:
 def events(workdir) -> dict[str, list[dict]]:
   """Commands that ended, by run."""
   files = sorted((workdir / RUNS).glob(f"*/{EVENTS}"))
-  return {
-    file.parent.name: [json.loads(line) for line in file.open()]
-    for file in files
-  }
+  return {file.parent.name: read_events(file.parent) for file in files}
 
 
 def kill_in_the_middle(grid_file, workdir) -> None:
