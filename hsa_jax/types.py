@@ -9,7 +9,7 @@ Every public array argument in the package is annotated with these letters
   R landmark_dim per retrieval head  L layers of a stack
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Bool, Float, Int
@@ -82,18 +82,24 @@ class WindowCache(NamedTuple):
   length: Int[Array, ""]
 
 
+# What layers remember between two stretches, stacked on a leading layer axis;
+# where layers of a stack differ, a tuple with an item for each place of their
+# pattern. Whose state it is, its mixer knows.
+Carry = Any
+
+
 class GroupCarry(NamedTuple):
   """What a group of the upper decoder remembers between two stretches.
 
   Attributes:
     block: cache of the block's own window; None without `hsa.block_window`.
-    layers: caches of the group's window layers, stacked.
+    layers: of the group's other layers.
     selection: the last retrieval, one row per retrieval head, for the rest of
       its block of tokens; None where every token retrieves.
   """
 
   block: WindowCache | None
-  layers: WindowCache
+  layers: Carry
   selection: Selection | None
 
 

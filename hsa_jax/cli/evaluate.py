@@ -35,7 +35,14 @@ from hsa_jax.cli.checkpoint_flag import open_tokenizer
 from hsa_jax.cli.evaluate_flags import Arguments, make_parser, read_arguments
 from hsa_jax.cli.faults import exit_code
 from hsa_jax.cli.flags import as_flag_errors
-from hsa_jax.config import Config, ConfigError, ModelConfig, config_hash
+from hsa_jax.cli.override_flag import overridden
+from hsa_jax.config import (
+  Config,
+  ConfigError,
+  ModelConfig,
+  config_hash,
+  lower_layers,
+)
 from hsa_jax.data.build import ensure_store
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.store import TokenStore
@@ -62,6 +69,8 @@ from hsa_jax.evaluation.room import make_devices, plan_room
 from hsa_jax.evaluation.session import PrefillKind
 from hsa_jax.evaluation.suite import check_all, select_suites
 from hsa_jax.memory import Home, MemoryHomeError, Plan
+from hsa_jax.models import LanguageModel
+from hsa_jax.models.mixers import reach_of
 from hsa_jax.training.checkpoint import (
   CheckpointError,
   CheckpointMeta,
@@ -120,7 +129,8 @@ def evaluate(arguments: Arguments) -> pathlib.Path:
   parallel.prepare_host(lambda count: _spreads(arguments.settings))
   subject = find_subject(arguments)
   check_writable(arguments.workdir)
-  arguments = arguments._replace(settings=_with_prefill(arguments.settings))
+  settings = _with_prefill(arguments.settings, subject.cfg.model)
+  arguments = arguments._replace(settings=settings)
   mesh = make_devices(arguments.settings)
   print(_plan(arguments, subject, mesh), file=sys.stderr)
   if mesh is not None:
@@ -144,12 +154,13 @@ def _spreads(settings: Settings) -> bool:
   return settings.memory not in (Home.DEVICE, Home.AUTO)
 
 
-def _with_prefill(settings: Settings) -> Settings:
+def _with_prefill(settings: Settings, model: ModelConfig) -> Settings:
   """The settings with `--prefill=auto` decided."""
   if settings.prefill is not PrefillKind.AUTO:
     return settings
   several = jax.device_count() > 1 and settings.memory is not Home.DEVICE
-  kind = PrefillKind.HALO if several else PrefillKind.SEQUENTIAL
+  apart = several and reach_of(lower_layers(model)) is not None
+  kind = PrefillKind.HALO if apart else PrefillKind.SEQUENTIAL
   return dataclasses.replace(settings, prefill=kind)
 
 
@@ -201,7 +212,8 @@ def find_subject(arguments: Arguments) -> Subject:
   """
   folder = find_checkpoint(arguments.checkpoint, step=arguments.step)
   cfg, meta = read_metadata(folder)
-  _check_segment(arguments.settings, cfg.model)
+  cfg = overridden(cfg, arguments.overrides)
+  _check_reading(arguments.settings, cfg.model)
   tokenizer = open_tokenizer(folder, cfg, meta)
   store = ensure_store(cfg.data)
   suites = select_suites(SUITES, arguments.suites)
@@ -214,7 +226,10 @@ def find_subject(arguments: Arguments) -> Subject:
 def _open_session(
   arguments: Arguments, subject: Subject, mesh: Mesh | None
 ) -> Session:
-  model, cfg, _ = load_model(subject.folder)
+  cfg = subject.cfg
+  model, _, _ = load_model(
+    subject.folder, build=lambda rngs: LanguageModel(cfg.model, rngs=rngs)
+  )
   count = sum(leaf.size for leaf in jax.tree.leaves(model))
   info = RunInfo(
     label=_label(subject.folder),
@@ -228,6 +243,7 @@ def _open_session(
     num_parameters=count,
     receptive_field=receptive_field(cfg.model),
     kv_dtype=str(arguments.settings.kv_dtype),
+    overrides=", ".join(f"{k}={v}" for k, v in arguments.overrides.items()),
   )
   results = ResultStore(arguments.workdir, info)
   return Session(
@@ -254,12 +270,22 @@ def _progress(session: Session, jobs: Sequence[Job]) -> Progress:
   )
   if tokens:
     session.progress.message("compiling the prefill program")
-    session.prefill.warm_up()
+    for length in {job.length for job, count in pending if count}:
+      session.prefill.warm_up(length)
     session.progress.restart()
   return session.progress
 
 
-def _check_segment(settings: Settings, model: ModelConfig) -> None:
+def _check_reading(settings: Settings, model: ModelConfig) -> None:
+  """Raises `FlagError` for ways of reading that the model does not allow."""
+  whole = reach_of(lower_layers(model)) is None
+  if whole and settings.prefill is PrefillKind.HALO:
+    raise FlagError(
+      [
+        "--prefill=halo: a layer of this model sees the whole context, so its"
+        " segments cannot be read side by side; use --prefill=sequential"
+      ]
+    )
   chunk = model.hsa.chunk_size if model.hsa.num_groups else 1
   if settings.segment % chunk:
     near = max(round(settings.segment / chunk), 1) * chunk

@@ -12,6 +12,7 @@ from hsa_jax.cli.memory_flags import (
   add_memory_flags,
   read_memory,
 )
+from hsa_jax.cli.override_flag import add_override_flag, read_overrides
 from hsa_jax.config import Haystack, Needle
 from hsa_jax.data.ruler.tasks import EssaySource
 from hsa_jax.evaluation import SUITES, FlagError, Settings
@@ -32,6 +33,7 @@ class Arguments(NamedTuple):
   suites: tuple[str, ...]
   settings: Settings
   workdir: str
+  overrides: dict[str, int | float]
 
 
 def read_arguments(values: argparse.Namespace) -> Arguments:
@@ -68,6 +70,7 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
     return read(lambda: read_member(f"--{flag}", text, known), known[0])
 
   memory = read(lambda: read_memory(values), MemoryChoice())
+  overrides = read(lambda: read_overrides(values.override), {})
   settings = Settings(
     lengths=read(lambda: parse_lengths(values.lengths), (1,)),
     samples=read(lambda: parse_samples(values.samples), ()),
@@ -90,7 +93,9 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
   if problems:
     raise FlagError(problems)
   workdir = values.workdir or str(pathlib.Path(values.checkpoint) / "eval")
-  return Arguments(values.checkpoint, values.step, suites, settings, workdir)
+  return Arguments(
+    values.checkpoint, values.step, suites, settings, workdir, overrides
+  )
 
 
 def read_tasks(text: str, suites: Sequence[str]) -> tuple[str, ...]:
@@ -119,6 +124,7 @@ def make_parser(description: str | None) -> Parser:
   add = parser.add_argument_group("what is measured").add_argument
   add("--checkpoint", help="workdir of a training run, or one step's folder")
   add("--step", type=int, help="which checkpoint; default: the newest")
+  add_override_flag(add)
   suites = "; ".join(f"{suite.name}: {suite.summary}" for suite in SUITES)
   add("--suites", default="hsa_ruler", help=f"one or more of {suites}")
   tasks = "; ".join(

@@ -54,6 +54,7 @@ from hsa_jax.inference import (
   Prefill,
   Sampling,
   generate,
+  plan_context,
   prefill_decoder,
 )
 from hsa_jax.memory import (
@@ -65,7 +66,6 @@ from hsa_jax.memory import (
   available,
   check_placement,
   open_memory,
-  plan_memory,
 )
 from hsa_jax.models import LanguageModel
 from hsa_jax.training.checkpoint import (
@@ -140,10 +140,10 @@ def run(arguments: Arguments) -> Speed:
   if devices is not None:
     model = jax.device_put(model, parallel.replicated(devices.mesh))
   prefill = make_prefill(model, tokens.shape[1])
-  prefill.warm_up()
+  prefill.warm_up(tokens.shape[1] + arguments.max_tokens)
   with open_memory(plan, arguments.folder, devices) as memory:
     start = time.perf_counter()
-    decoder, prefill_s = read_prompt(prefill, tokens, memory)
+    decoder, prefill_s = read_prompt(prefill, tokens, memory, arguments)
     times = write_text(continuation(decoder, tokenizer, arguments), arguments)
   first, rest = times[0] - start, np.diff(times).tolist()
   return Speed(tokens.shape[1], prefill_s, first, rest)
@@ -177,7 +177,7 @@ def make_plan(
     MemoryHomeError: if the home asked for, or any, does not fit.
   """
   with as_flag_errors():
-    return plan_memory(
+    return plan_context(
       model,
       length=length + arguments.max_tokens,
       batch=1,
@@ -211,7 +211,7 @@ def make_prefill(model: LanguageModel, length: int) -> Prefill:
 
 
 def read_prompt(
-  prefill: Prefill, tokens: np.ndarray, memory: ChunkMemory
+  prefill: Prefill, tokens: np.ndarray, memory: ChunkMemory, args: Arguments
 ) -> tuple[Decoder, float]:
   """A decoder behind the prompt, and the seconds of the prefill alone."""
   length, start, seconds = tokens.shape[1], time.perf_counter(), 0.0
@@ -231,6 +231,7 @@ def read_prompt(
       memory,
       length=length,
       advance=advance,
+      room=args.max_tokens,
     )
   return decoder, seconds
 
@@ -363,10 +364,7 @@ def _parser() -> Parser:
   )
   add("--top-k", type=int, default=0, help="draw from the k likeliest; 0: all")
   add(
-    "--top-p",
-    type=float,
-    default=1.0,
-    help="draw from the fewest that hold this share; 1: all",
+    "--top-p", type=float, default=1.0, help="the fewest of this share; 1: all"
   )
   add("--seed", type=int, default=0, help="of the draws; default: 0")
   add(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hsa_jax.config import Config, ConfigError, config_hash
+from hsa_jax.config import Config, ConfigError, config_hash, layers_of
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.store import INDEX, TokenStore
 from hsa_jax.evaluation import results
@@ -106,6 +106,10 @@ def describe_config(cfg: Config) -> Iterator[str]:
     f"  window       {model.window_size} keys in"
     f" {model.num_lower_layers} + {model.num_upper_layers} layers"
   )
+  if model.layers:
+    pattern = layers_of(model, 0, len(model.layers))
+    names = [f"{kind} ({own.position})" for kind, own in pattern]
+    yield f"  layers       {', '.join(names)}, and again"
   if hsa.num_groups:
     yield (
       f"  memory       {hsa.num_groups} group(s), chunks of {hsa.chunk_size},"

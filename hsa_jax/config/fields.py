@@ -63,10 +63,19 @@ class RetrievalHeads(enum.StrEnum):
   PER_MEMORY_HEAD = "per_memory_head"
 
 
-class Position(enum.StrEnum):
-  """Position signal of the sliding-window layers."""
+class Mixer(enum.StrEnum):
+  """How a layer moves information between tokens; see `models.mixers`."""
 
-  RELATIVE_ROPE = "relative_rope"  # keys cached unrotated; exact at any length
+  WINDOW = "window"  # softmax over the last W keys
+  FULL = "full"  # softmax over every key up to the token's own
+  STICK_BREAKING = "stick_breaking"  # of every earlier key, nearest first
+
+
+class Position(enum.StrEnum):
+  """Position signal of a layer's queries and keys."""
+
+  # Keys cached unrotated, exact at any length; of windows only.
+  RELATIVE_ROPE = "relative_rope"
   ABSOLUTE_ROPE = "absolute_rope"  # float32 angles; drifts past 1M tokens
   NONE = "none"
 
@@ -152,6 +161,32 @@ class HsaConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerConfig:
+  """One place of the pattern of layers; None is what the model says."""
+
+  mixer: Mixer = Mixer.WINDOW
+  position: Position | None = None
+  qk_norm: bool | None = None
+  window: int | None = None  # W of this layer; of windows only
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeConfig:
+  """Rotary angles of full layers; may be set on a finished checkpoint.
+
+  With `factor` above 1: YaRN (arXiv 2309.00071), which leaves fast pairs as
+  they are, slows the slow ones down by the factor, and blends in between.
+  """
+
+  theta: float = 0.0  # base; 0: model.rope_theta
+  factor: float = 1.0  # longest context over `original_length`; 1: no YaRN
+  original_length: int = 0  # tokens that the model was trained on
+  beta_fast: float = 32.0  # pairs with more turns over it are left alone
+  beta_slow: float = 1.0  # pairs with fewer are slowed down by the factor
+  attention_factor: float = 0.0  # of cosines and sines; 0: 0.1 ln(factor) + 1
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """Sizes and options of the whole model, the memory's under `hsa`."""
 
@@ -173,6 +208,11 @@ class ModelConfig:
   compute_dtype: str = "float32"  # float32 | bfloat16, of matrix products
   remat: Remat = Remat.NONE
   window_implementation: str = "auto"  # auto | reference | banded | splash
+  # Repeated over the depth, what is left of it cut off; (): windows only.
+  layers: tuple[LayerConfig, ...] = field(default=(), metadata=ADDED_LATER)
+  rope: RopeConfig = field(default=RopeConfig(), metadata=ADDED_LATER)
+  # auto | reference | blocked | splash | cudnn, of full and stick-breaking
+  full_implementation: str = field(default="auto", metadata=ADDED_LATER)
   hsa: HsaConfig = field(default_factory=HsaConfig)
 
 

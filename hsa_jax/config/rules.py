@@ -11,9 +11,9 @@ from hsa_jax.config.fields import (
   Residual,
   Schedule,
 )
+from hsa_jax.config.layer_rules import layer_problems
 from hsa_jax.config.stage_rules import stage_problems
 from hsa_jax.config.train_rules import training_problems
-from hsa_jax.config.window_rules import window_problems
 
 IMPLEMENTATIONS = {
   "model.window_implementation": ("auto", "reference", "banded", "splash"),
@@ -47,7 +47,7 @@ def validate(
     *_hsa(cfg.model, cfg.model.hsa),
     *_training(cfg),
     *training_problems(cfg.train, cfg.num_steps),
-    *window_problems(cfg),
+    *layer_problems(cfg),
     *stage_problems(cfg, min_question_len or {}),
     *_mesh(cfg, num_devices),
     *_vocabulary(cfg, tokenizer_vocab_size),

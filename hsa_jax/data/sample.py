@@ -140,6 +140,11 @@ class Splice:
     self._before = [0, *itertools.accumulate(sizes)]
 
   @property
+  def pieces(self) -> tuple[Piece, ...]:
+    """What interrupts the filler, in the order of positions."""
+    return self._pieces
+
+  @property
   def filler(self) -> int:
     """Tokens that come out of the ring."""
     return self.length - self._before[-1]

@@ -1,6 +1,7 @@
 """Long-context evaluation: streaming, suites, scores, files, reports."""
 
 from hsa_jax.evaluation import (
+  attention,
   babilong,
   copying,
   hsa_ruler,
@@ -28,6 +29,7 @@ SUITES: tuple[Suite, ...] = (
   mqar.SUITE,
   copying.SUITE,
   remembrance.SUITE,
+  attention.SUITE,
 )
 
 __all__ = [

@@ -187,7 +187,7 @@ def _read(
   """Outputs of the upper decoder that hold every answer position.
 
   Where answers are at the end only its exact suffix is run; where they lie far
-  from it, every token, segment by segment.
+  from it, or the model has none, every token, segment by segment.
   """
   model, length = session.model, samples[0].length
 
@@ -196,7 +196,7 @@ def _read(
 
   outputs = length - min(int(s.answer.positions[0]) for s in samples) + 1
   outputs = -(-outputs // _BLOCK) * _BLOCK
-  if outputs > MAX_SUFFIX:
+  if outputs > MAX_SUFFIX or model.suffix_length(outputs) is None:
     for part in read_sequence(session.prefill, source, recorder, length=length):
       count(part.stop - part.start)
       yield part

@@ -38,7 +38,6 @@ from hsa_jax.inference import (
   Journal,
   generate,
   prefill_decoder,
-  tail_length,
 )
 from hsa_jax.memory import ChunkMemory, RecordingMemory
 
@@ -176,10 +175,10 @@ def run_batch(
     length=length,
     advance=count,
     journal=journal,
+    room=most,
+    passed=lambda start, stop, reuse: follower.take(start, stop, reuse=reuse),
   )
   device_bytes = footprint().device_bytes
-  first = length - tail_length(session.model, 1, length)
-  follower.take(first, length)
   columns = _decode(session, decoder, follower, len(prompts), most)
   cost = Cost(
     count.seconds,

@@ -37,12 +37,7 @@ from hsa_jax.evaluation.session import (
   run_job,
 )
 from hsa_jax.evaluation.suite import Asked, chosen_tasks, make_job
-from hsa_jax.inference import (
-  read_context,
-  read_sequence,
-  suffix_logits,
-  tail_length,
-)
+from hsa_jax.inference import head, read_end, read_sequence
 from hsa_jax.inference.stream import pad_tokens
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
@@ -240,23 +235,22 @@ def _run_contexts(
   tokens = session.store.split("test")
   begins = [_target_end(session, job, i) - length for i in numbers]
   outputs = num_targets(session.settings) + 1
-  keep = tail_length(model, outputs, length)
 
   def source(start: int, stop: int) -> np.ndarray:
     return np.stack([ring(tokens, b + start, stop - start) for b in begins])
 
   memory, journal = room.taken_up(job, numbers)
   count, clock = TokenCounter(session, len(begins)), Clock()
-  suffix, full = read_context(
+  hidden, full = read_end(
     session.prefill,
     source,
     memory,
     length=length,
-    keep=keep,
+    num_outputs=outputs,
     advance=count,
     journal=journal,
   )
-  logits = suffix_logits(model, suffix, full, num_logits=outputs)
+  logits = head(model, hidden)
   targets = source(length - outputs + 1, length)
   nats = np.asarray(_nats(logits[: len(begins), :-1], targets))
   seconds = clock.lap() / len(begins)

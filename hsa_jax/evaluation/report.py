@@ -4,6 +4,7 @@
     report.html   the same in one file: pictures inside, tables that sort
     results.csv   one row per result; cells.csv: one per cell of a heat map;
     positions.csv one per position bucket of held-out text
+    attention.csv one per full layer, of `effective_attention`
     *.png         the pictures
 
 `write_report` describes one run, `write_comparison` puts several side by side.
@@ -80,12 +81,14 @@ def _write_all(
     *top,
     *sections.score_sections(runs, folder),
     *sections.curve_sections(runs, folder),
+    *sections.attention_sections(runs, folder),
     *sections.text_sections(runs, folder),
   ]
   for name, text in (
     ("results.csv", tables.results_csv(runs)),
     ("cells.csv", tables.cells_csv(runs)),
     ("positions.csv", tables.positions_csv(runs)),
+    ("attention.csv", tables.attention_csv(runs)),
   ):
     if text:
       write_file(folder / name, text)

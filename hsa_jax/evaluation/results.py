@@ -46,6 +46,8 @@ class RunInfo(NamedTuple):
     num_parameters: of the model.
     receptive_field: tokens that an output depends on; None: unlimited.
     kv_dtype: how the memory stored keys and values.
+    overrides: fields of the configuration that were not those of training; they
+      are in its hash.
   """
 
   label: str
@@ -59,12 +61,17 @@ class RunInfo(NamedTuple):
   num_parameters: int
   receptive_field: int | None
   kv_dtype: str = "computed"
+  overrides: str = ""
 
   @property
   def name(self) -> str:
-    """The label, with the stored type of keys and values where it rounds."""
-    rounded = self.kv_dtype != "computed"
-    return f"{self.label} ({self.kv_dtype})" if rounded else self.label
+    """The label, with what makes the model another one than was trained.
+
+    That is the stored type of keys and values where it rounds, and overrides.
+    """
+    rounded = self.kv_dtype if self.kv_dtype != "computed" else ""
+    other = "; ".join(filter(None, (rounded, self.overrides)))
+    return f"{self.label} ({other})" if other else self.label
 
 
 # Two runs with equal values here measure the same thing. Where chunks lived and

@@ -17,6 +17,7 @@ from hsa_jax.evaluation.session import (
   Session,
   Settings,
 )
+from hsa_jax.inference.caches import capacity_of, plan_context
 from hsa_jax.inference.midway import Journal, Midway, from_bytes, to_bytes
 from hsa_jax.memory import (
   ChunkMemory,
@@ -28,7 +29,6 @@ from hsa_jax.memory import (
   available,
   check_placement,
   make_memory,
-  plan_memory,
 )
 from hsa_jax.parallel import READ_AXIS, make_mesh
 
@@ -57,7 +57,8 @@ def plan_room(
   """The home for contexts of `length` tokens, and what it takes.
 
   Raises:
-    MemoryHomeError: if the home asked for, or any, does not fit.
+    MemoryHomeError: if the home asked for, or any, does not fit; or the caches
+      of layers that see the whole context.
     ValueError: if that home cannot store `settings.kv_dtype`, or cannot follow
       a prefill that runs on several devices.
   """
@@ -68,7 +69,7 @@ def plan_room(
       " from all of them; keep them on all with --memory=sharded, or outside"
       " with host or disk"
     )
-  plan = plan_memory(
+  plan = plan_context(
     model,
     length=length,
     batch=settings.batch,
@@ -96,7 +97,7 @@ class DiskJournal:
 
     Args:
       memory: just opened or restarted.
-      carry: window caches of the model, for their structure.
+      carry: what the lower decoder remembers, for its structure.
     """
     self._memory = memory
     self._last = time.monotonic()
@@ -159,7 +160,8 @@ class Room:
     memory, session = self._refill(self._context(job, numbers)), self._session
     if not isinstance(memory, DiskMemory):
       return memory, None
-    carry = session.model.init_carry(session.settings.batch)
+    batch, capacity = session.settings.batch, capacity_of(job.length)
+    carry = jax.eval_shape(lambda: session.model.init_carry(batch, capacity))
     journal = DiskJournal(memory, carry)
     if journal.midway is not None:
       done = journal.midway.stop

@@ -68,6 +68,7 @@ class Kind(enum.StrEnum):
   SCORE = "score"  # in [0, 1], more is better
   TEXT = "text"  # nats per token
   CURVE = "curve"  # over the tokens kept, such as remembrance
+  ATTENTION = "attention"  # shares of attention, by layer
   OTHER = "other"  # a score that is known by its name only
 
 
@@ -77,6 +78,8 @@ def kind_of(rows: Sequence[Mapping[str, Any]]) -> Kind:
     return Kind.TEXT
   if any("curve" in row for row in rows):
     return Kind.CURVE
+  if any("attention" in row for row in rows):
+    return Kind.ATTENTION
   scores = [row.get("score") for row in rows]
   inside = all(isinstance(s, int | float) and 0 <= s <= 1 for s in scores)
   return Kind.SCORE if inside else Kind.OTHER

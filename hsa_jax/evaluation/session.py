@@ -37,8 +37,8 @@ class Diagnostics(enum.StrEnum):
 class PrefillKind(enum.StrEnum):
   """How the lower decoder reads a context."""
 
-  AUTO = "auto"  # halo where there are several devices, else sequential
-  SEQUENTIAL = "sequential"  # segment after segment, with window caches
+  AUTO = "auto"  # halo where there are several devices and it can be
+  SEQUENTIAL = "sequential"  # segment after segment, with caches
   HALO = "halo"  # a segment on each device, with the tokens in front of it
 
 

@@ -36,6 +36,22 @@ _CELL = (
   "ci_low",
   "ci_high",
 )
+_ATTENTION = (
+  "run",
+  "task",
+  "haystack",
+  "needle_kind",
+  "length",
+  "num_samples",
+  "layer",
+  "begin",
+  "needle",
+  "needle_low",
+  "needle_high",
+  "context",
+  "question",
+  "entropy_nats",
+)
 _BUCKET = (
   "run",
   "task",
@@ -83,6 +99,17 @@ def positions_csv(runs: Sequence[Run]) -> str:
     for bucket in row.get("buckets") or ()
   ]
   return write_csv(_BUCKET, rows) if rows else ""
+
+
+def attention_csv(runs: Sequence[Run]) -> str:
+  """One row per full layer and length; "" if there are none."""
+  rows = [
+    {"run": run.name, **row, "needle_kind": row["needle"], **line}
+    for run in runs
+    for row in run.results
+    for line in row.get("attention") or ()
+  ]
+  return write_csv(_ATTENTION, rows) if rows else ""
 
 
 def _cells(samples: Sequence[plots.Sample]) -> Iterable[dict[str, Any]]:

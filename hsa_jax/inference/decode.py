@@ -1,6 +1,6 @@
 """One token more: the model's state after a prompt, and the step that moves it.
 
-State of a decoder after `position` tokens: window caches of every layer, the
+State of a decoder after `position` tokens: what every layer remembers, the
 lower states of the unfinished chunk, the retrieval that a block of tokens
 shares, and the chunk memory. A step reads one token and costs the same at any
 position, but for the search over landmarks. A chunk enters the memory when its
@@ -16,7 +16,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from hsa_jax.inference.caches import capacity_of
 from hsa_jax.inference.midway import Journal
+from hsa_jax.inference.sequence import read_through
 from hsa_jax.inference.stream import (
   SegmentReader,
   SegmentSource,
@@ -27,20 +29,24 @@ from hsa_jax.inference.stream import (
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
-from hsa_jax.types import ChunkBlock, GroupCarry, WindowCache
+from hsa_jax.types import Carry, ChunkBlock, GroupCarry
+
+Passed = Callable[[int, int, int], None]
+"""Told of each stretch of the upper decoder: first token, one beyond the last,
+and how many of its first tokens reuse the retrieval before it."""
 
 
 class DecodeState(NamedTuple):
   """All that the past leaves in arrays of fixed shape, besides the memory.
 
   Attributes:
-    lower: caches of the lower window layers.
+    lower: what the lower layers remember.
     upper: caches and shared retrievals of the upper groups.
     chunk: lower states of the unfinished chunk, then room; `S = 0` without
       memory.
   """
 
-  lower: WindowCache
+  lower: Carry
   upper: tuple[GroupCarry, ...]
   chunk: Float[Array, "B S D"]
 
@@ -53,6 +59,7 @@ class Decoder:
     memory: the complete chunks.
     position: tokens read so far.
     logits: of the next token, `[B, V]` float32.
+    capacity: tokens that it can have in all; None: any number.
   """
 
   def __init__(
@@ -62,12 +69,24 @@ class Decoder:
     state: DecodeState,
     position: int,
     logits: Float[Array, "B V"],
+    *,
+    capacity: int | None = None,
   ):
     self.model, self.memory, self.state = model, memory, state
     self.position, self.logits = position, logits
+    self.capacity = capacity
 
   def step(self, tokens: Int[Array, " B"] | Int[np.ndarray, " B"]) -> None:
-    """Reads the next token of every sequence."""
+    """Reads the next token of every sequence.
+
+    Raises:
+      ValueError: where the caches of whole contexts are full.
+    """
+    if self.capacity is not None and self.position >= self.capacity:
+      raise ValueError(
+        f"the caches have room for {self.capacity} tokens; say how many will"
+        " follow the prompt: prefill_decoder(..., room=)"
+      )
     step = _step if is_value(self.memory) else decode_step
     self.logits, self.state = step(
       self.model,
@@ -92,6 +111,8 @@ def prefill_decoder(
   length: int,
   advance: Callable[[int], None] = lambda tokens: None,
   journal: Journal | None = None,
+  room: int = 0,
+  passed: Passed = lambda start, stop, reuse: None,
 ) -> Decoder:
   """Reads a prompt and stands ready to continue it.
 
@@ -102,7 +123,11 @@ def prefill_decoder(
       the prompt and what will follow.
     length: tokens of the prompt, at least 1.
     advance: told the number of tokens per row after each segment.
-    journal: see `read_context`.
+    journal: see `read_context`; not used where an upper layer sees the whole
+      context.
+    room: tokens that will be read behind the prompt; only layers that see the
+      whole context need to know.
+    passed: told of every stretch of the upper decoder.
 
   Raises:
     ValueError: for an empty prompt.
@@ -110,6 +135,12 @@ def prefill_decoder(
   if length < 1:
     raise ValueError(f"length = {length}: a prompt has at least one token")
   model = prefill.model
+  capacity = capacity_of(length + room) if model.sees_all else None
+  if model.suffix_length(1) is None:
+    memory, state, logits = _read_all(
+      prefill, source, memory, length, room, advance, passed
+    )
+    return Decoder(model, memory, state, length, logits, capacity=capacity)
   partial = length % prefill.chunk_size
   tail = tail_length(model, 1, length)
   suffix, memory = read_context(
@@ -120,11 +151,37 @@ def prefill_decoder(
     keep=max(tail, partial),
     advance=advance,
     journal=journal,
+    room=room,
   )
   chunk = _unfinished(model, suffix.hidden, partial)
   logits, upper = _read_suffix(model, suffix, memory, tail)
+  passed(length - tail, length, 0)
   state = DecodeState(suffix.carry, upper, chunk)
-  return Decoder(model, memory, state, length, logits)
+  return Decoder(model, memory, state, length, logits, capacity=capacity)
+
+
+def _read_all(
+  prefill: SegmentReader,
+  source: SegmentSource,
+  memory: ChunkMemory,
+  length: int,
+  room: int,
+  advance: Callable[[int], None],
+  passed: Passed,
+) -> tuple[ChunkMemory, DecodeState, Float[Array, "B V"]]:
+  """Every token through both decoders: no suffix of the upper one suffices."""
+  model, last = prefill.model, None
+  for last in read_through(prefill, source, memory, length=length, room=room):
+    start, stop, hidden = last.part
+    advance(stop - start)
+    passed(start, stop, model.num_reused(start, hidden.shape[1]))
+  assert last is not None, "a prompt has at least one token"
+  count = last.part.stop - last.part.start
+  chunk = _unfinished(
+    model, np.asarray(last.hidden)[:, :count], length % prefill.chunk_size
+  )
+  logits = _logits_at(model, last.part.hidden, count - 1)
+  return last.memory, DecodeState(last.lower, last.upper, chunk), logits
 
 
 def decode_step(
@@ -203,7 +260,9 @@ def _read_suffix(
   hidden: Any = suffix.hidden[:, suffix.hidden.shape[1] - tail :]
   batch, length = hidden.shape[0], suffix.position + suffix.hidden.shape[1]
   stride = model.cfg.hsa.tokens_per_retrieval if model.groups else 1
-  room = model.suffix_length(1) + stride - 1
+  needed = model.suffix_length(1)
+  assert needed is not None, "a model without a suffix is read through"
+  room = needed + stride - 1
   hidden = np.pad(hidden, ((0, 0), (0, room - tail), (0, 0)))
   hidden, upper = model.upper(
     jnp.asarray(hidden),

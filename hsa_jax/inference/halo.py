@@ -1,9 +1,9 @@
 """Independent segments: prefill in parallel, over the devices of a mesh axis.
 
-A state of the lower decoder depends on the `(W - 1) * layers` tokens before it
-and on nothing else. A segment that reads that many tokens more in front, its
-halo, therefore needs no caches from the segment before, and any number of them
-may be read side by side, as rows of one batch:
+A state of a lower decoder of windows depends on the `(W - 1) * layers` tokens
+before it and on nothing else. A segment that reads that many tokens more in
+front, its halo, therefore needs no caches from the segment before, and any
+number of them may be read side by side, as rows of one batch:
 
     sequence   |-- head --|---- segment 0 ----|---- segment 1 ----| ...
     window 0   [   halo       segment         ]
@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
+from hsa_jax.config import lower_layers
 from hsa_jax.inference.stream import (
   Prefill,
   PrefillOut,
@@ -32,8 +33,9 @@ from hsa_jax.inference.stream import (
 )
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
+from hsa_jax.models.mixers import reach_of
 from hsa_jax.parallel import step_compiler_options
-from hsa_jax.types import ChunkBlock, WindowCache
+from hsa_jax.types import Carry, ChunkBlock
 
 
 def make_reader(
@@ -68,10 +70,19 @@ def make_reader(
 
 
 def halo_length(model: LanguageModel) -> int:
-  """Tokens before a segment that its states depend on, in whole chunks."""
-  layers = model.lower_blocks.mlp_norm.scale.shape[0]
+  """Tokens before a segment that its states depend on, in whole chunks.
+
+  Raises:
+    ValueError: if these are all tokens.
+  """
+  reach = reach_of(lower_layers(model.cfg))
+  if reach is None:
+    raise ValueError(
+      "a layer below the memory sees the whole context: segments must be read"
+      " one after the other; use Prefill (--prefill=sequential)"
+    )
   chunk = model.cfg.hsa.chunk_size if model.cfg.hsa.num_groups else 1
-  return -(-(model.cfg.window_size - 1) * layers // chunk) * chunk
+  return -(-reach // chunk) * chunk
 
 
 class WindowsCarry(NamedTuple):
@@ -82,7 +93,7 @@ class WindowsCarry(NamedTuple):
     last: the last window that held a token.
   """
 
-  caches: WindowCache
+  caches: Carry
   last: int
 
 
@@ -194,14 +205,15 @@ class HaloPrefill:
     last = (stretch.stop - stretch.start - 1) // self.segment
     return out._replace(carry=WindowsCarry(out.carry, last))
 
-  def caches(self, carry: Any) -> WindowCache:
+  def caches(self, carry: Any) -> Carry:
     """Of the last window that held a token."""
     if isinstance(carry, WindowsCarry):
       return self._pick(carry.caches, np.int32(carry.last))
     return carry
 
-  def warm_up(self) -> None:
-    """Compiles the programs, so that no measurement includes it."""
+  def warm_up(self, length: int = 0) -> None:
+    """Compiles the programs, which serve any length."""
+    del length
 
     def source(start: int, stop: int) -> np.ndarray:
       return np.zeros((self.batch, stop - start), np.int32)
@@ -240,7 +252,7 @@ class HaloPrefill:
     return PrefillOut(out.carry, hidden, block)
 
 
-def _pick(caches: WindowCache, index: Int[Array, ""]) -> WindowCache:
+def _pick(caches: Carry, index: Int[Array, ""]) -> Carry:
   return jax.tree.map(lambda x: x[index], caches)
 
 

@@ -13,7 +13,7 @@ class Midway(NamedTuple):
 
   Attributes:
     stop: tokens read so far; a stretch ends here.
-    carry: window caches of the lower decoder after them.
+    carry: what the lower decoder remembers after them.
     tail: those of the last hidden states to keep that are there already.
   """
 
@@ -56,7 +56,7 @@ def from_bytes(data: bytes, carry: Any) -> Midway:
 
   Args:
     data: from `to_bytes`, unaltered.
-    carry: any window caches of the same model, for their structure.
+    carry: any such state of the same model, for its structure; may be abstract.
   """
   body: Any = serialization.msgpack_restore(data)
 

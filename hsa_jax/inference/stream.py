@@ -9,6 +9,10 @@ a memory outside that program, and the upper decoder runs on the last
 
 tokens alone: the last A outputs are exact. Compiled shapes, and with them
 device memory, do not depend on the length of the context.
+
+Layers that see the whole context (`config.Mixer`) change that: their caches are
+made for its length, and above the memory they leave no such suffix; then every
+token goes through the upper decoder (`sequence.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -19,13 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hsa_jax.config import ModelConfig
+from hsa_jax.config import ModelConfig, lower_layers
+from hsa_jax.inference.caches import capacity_of
 from hsa_jax.inference.midway import Journal, Midway
 from hsa_jax.inference.prefetch import prefetch
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
-from hsa_jax.types import ChunkBlock, WindowCache
+from hsa_jax.models.mixers import reach_of
+from hsa_jax.types import Carry, ChunkBlock
 
 SegmentSource = Callable[[int, int], Int[np.ndarray, "B T"]]
 """Tokens `start .. stop - 1` of every sequence of a batch."""
@@ -49,8 +55,8 @@ class PrefillOut(NamedTuple):
   """What one stretch leaves behind.
 
   Attributes:
-    carry: what the next call takes; `SegmentReader.caches` knows the window
-      caches in it.
+    carry: what the next call takes; `SegmentReader.caches` knows the states of
+      layers in it.
     hidden: lower decoder's output from `start` on; beyond `stop`, filling.
     block: chunks of `hidden`; None for a model without memory.
   """
@@ -66,7 +72,7 @@ class Suffix(NamedTuple):
   Attributes:
     hidden: lower decoder's output for the last tokens.
     position: absolute index of the first of them.
-    carry: window caches of the lower decoder after the last token.
+    carry: what the lower decoder remembers after the last token.
   """
 
   hidden: Float[np.ndarray, "B T D"]
@@ -101,12 +107,17 @@ class SegmentReader(Protocol):
     """Reads a stretch; `carry` is used up."""
     ...
 
-  def caches(self, carry: Any) -> WindowCache:
-    """The lower decoder's caches in what a call left behind."""
+  def caches(self, carry: Any) -> Carry:
+    """What the lower decoder remembers, in what a call left behind."""
     ...
 
-  def warm_up(self) -> None:
-    """Compiles the programs, so that no measurement includes it."""
+  def warm_up(self, length: int = 0) -> None:
+    """Compiles the programs, so that no measurement includes it.
+
+    Args:
+      length: tokens of a context; programs depend on it where a layer sees all
+        of it.
+    """
     ...
 
 
@@ -117,7 +128,8 @@ class Prefill:
     model: the language model.
     batch: rows of a segment.
     segment: tokens of a segment, a multiple of the chunk size.
-    num_compilations: programs compiled so far; stays 1.
+    num_compilations: programs compiled so far; stays 1, but for models with
+      caches as long as the context.
   """
 
   def __init__(self, model: LanguageModel, *, batch: int, segment: int):
@@ -163,14 +175,14 @@ class Prefill:
       self.model, carry, tokens, np.int32(position), np.int32(count)
     )
 
-  def caches(self, carry: WindowCache) -> WindowCache:
-    """The caches, which are all that a call leaves behind."""
+  def caches(self, carry: Carry) -> Carry:
+    """The states of the layers are all that a call leaves behind."""
     return carry
 
-  def warm_up(self) -> None:
+  def warm_up(self, length: int = 0) -> None:
     """Compiles the program, so that no measurement includes it."""
     tokens = np.zeros((self.batch, self.segment), np.int32)
-    carry = self.model.init_carry(self.batch)
+    carry = self.model.init_carry(self.batch, capacity_of(length))
     out = self(carry, tokens, Stretch(0, 0, self.segment))
     jax.block_until_ready(out.hidden)
 
@@ -190,18 +202,18 @@ class Prefill:
 
 def receptive_field(cfg: ModelConfig) -> int | None:
   """Tokens that one output depends on; None: the whole context."""
-  if cfg.hsa.num_groups:
-    return None
-  layers = cfg.num_lower_layers + cfg.num_upper_layers
-  return 1 + (cfg.window_size - 1) * layers
+  reach = None if cfg.hsa.num_groups else reach_of(lower_layers(cfg))
+  return None if reach is None else 1 + reach
 
 
 def tail_length(model: LanguageModel, num_logits: int, length: int) -> int:
   """Last hidden states to keep of a context of `length` tokens.
 
-  Enough for `num_logits` exact outputs, and starting where a retrieval does.
+  Enough for `num_logits` exact outputs, and starting where a retrieval does:
+  all of them, where an upper layer sees the whole context.
   """
-  start = max(length - model.suffix_length(num_logits), 0)
+  suffix = model.suffix_length(num_logits)
+  start = 0 if suffix is None else max(length - suffix, 0)
   return length - start // _stride(model.cfg) * _stride(model.cfg)
 
 
@@ -224,6 +236,7 @@ def read_context(
   keep: int,
   advance: Callable[[int], None] = lambda tokens: None,
   journal: Journal | None = None,
+  room: int = 0,
 ) -> tuple[Suffix, ChunkMemory]:
   """Streams a batch of equally long sequences into `memory`.
 
@@ -237,12 +250,14 @@ def read_context(
     advance: told the number of tokens per row after each segment.
     journal: where to go on, and where to note how far it went. The reader must
       cut the context into the same stretches as the one that was interrupted.
+    room: tokens that may follow the context.
 
   Returns:
     The suffix on the host, and the memory that holds the chunks.
   """
   begin = first_token(prefill.model.cfg, length=length, keep=keep)
-  carry: Any = prefill.model.init_carry(prefill.batch)
+  capacity = capacity_of(length + room)
+  carry: Any = prefill.model.init_carry(prefill.batch, capacity)
   tail: list[np.ndarray] = []
   done = begin
   if journal is not None and journal.midway is not None:
@@ -313,7 +328,8 @@ def suffix_logits(
 
   Args:
     model: the language model.
-    suffix: the last `tail_length(model, num_logits, length)` hidden states.
+    suffix: the last `tail_length(model, num_logits, length)` hidden states, of
+      a model with a `suffix_length`.
     memory: all complete chunks of the context.
     num_logits: A; fewer are returned if the sequence is shorter.
   """
@@ -323,7 +339,7 @@ def suffix_logits(
     model.init_upper_carry(suffix.hidden.shape[0]),
     position=suffix.position,
   )
-  return _head(model, hidden[:, -num_logits:])
+  return head(model, hidden[:, -num_logits:])
 
 
 def _stride(cfg: ModelConfig) -> int:
@@ -331,7 +347,8 @@ def _stride(cfg: ModelConfig) -> int:
 
 
 @jax.jit
-def _head(model: LanguageModel, hidden: Array) -> Array:
+def head(model: LanguageModel, hidden: Array) -> Array:
+  """Logits of some outputs, compiled."""
   return model.head(hidden)
 
 

@@ -6,7 +6,8 @@ Three ways to the same numbers:
             the end to one of a few lengths, which no earlier output sees
   suffix    longer, with few outputs asked for: streamed into a chunk memory,
             then the upper decoder on the suffix that determines them
-  sequence  longer, with many outputs: streamed through both decoders
+  sequence  longer, with many outputs or no such suffix: streamed through both
+            decoders
 
 Device arrays never exceed a batch of segments.
 """
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float, Int
 from hsa_jax.inference import (
   Decoder,
   Prefill,
+  plan_context,
   prefill_decoder,
   read_context,
   read_sequence,
@@ -36,7 +38,6 @@ from hsa_jax.memory import (
   Plan,
   available,
   open_memory,
-  plan_memory,
 )
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
@@ -110,7 +111,8 @@ class Reader:
   ) -> Iterator[SequencePart]:
     """Parts that together cover the last `num_outputs` positions of a text."""
     with self._memory(len(text)) as memory:
-      if num_outputs <= _MAX_SUFFIX:
+      has_suffix = self.model.suffix_length(num_outputs) is not None
+      if num_outputs <= _MAX_SUFFIX and has_suffix:
         yield self._read_suffix(text, memory, bucket(num_outputs, _LEAST))
         return
       parts = read_sequence(
@@ -134,6 +136,7 @@ class Reader:
         lambda start, stop: prompt[None, start:stop],
         memory,
         length=len(prompt),
+        room=max_tokens,
       )
 
   def _read_suffix(
@@ -149,7 +152,9 @@ class Reader:
       keep=tail_length(model, num_outputs, length),
     )
     stride = model.cfg.hsa.tokens_per_retrieval if model.groups else 1
-    room = model.suffix_length(num_outputs) + stride - 1
+    needed = model.suffix_length(num_outputs)
+    assert needed is not None, "a model without a suffix is read through"
+    room = needed + stride - 1
     tail = suffix.hidden.shape[1]
     hidden = np.pad(suffix.hidden, ((0, 0), (0, room - tail), (0, 0)))
     hidden, _ = model.upper(
@@ -181,7 +186,7 @@ class Reader:
     Raises:
       MemoryHomeError: if it does not fit.
     """
-    return plan_memory(
+    return plan_context(
       self.model.cfg,
       length=bucket(length, _LEAST),
       batch=1,

@@ -1,136 +1,35 @@
-"""Sliding-window attention and the block around it."""
+"""The decoder block, and stacks of them in the order of their pattern."""
 
-import functools
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from hsa_jax.config import ModelConfig, Position, Remat
-from hsa_jax.models.layers import GatedMlp, RMSNorm, linear, stack
+from hsa_jax.config import Layer, ModelConfig, Remat, layers_of
+from hsa_jax.models.layers import GatedMlp, RMSNorm, stack
+from hsa_jax.models.mixers import MIXERS
 from hsa_jax.models.remat import apply_remat, name_input
-from hsa_jax.ops import rope
-from hsa_jax.ops.window import window_attention
 from hsa_jax.parallel import split_rows
-from hsa_jax.types import Limits, WindowCache
+from hsa_jax.types import Carry, Limits
 
 # Stacks up to this depth are unrolled: a compile-time choice, no layout.
 MAX_UNROLLED_LAYERS = 4
 
 
-def heads(x: jax.Array, num_heads: int) -> Float[Array, "*lead N H"]:
-  """Splits the last axis into heads."""
-  return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
+class Block(nnx.Module):
+  """`h = x + Mix(norm(x))`, then `h + MLP(norm(h))`.
 
-
-class WindowAttention(nnx.Module):
-  """Grouped-query attention to the last W keys, the token's own included.
-
-  Keys are cached before rotation: with `Position.RELATIVE_ROPE` both sides are
-  rotated by their offset in the current stretch, exact at any length.
+  The mixer is called `attention` whichever it is: a name of checkpoints.
   """
 
-  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-    self.cfg = cfg
-    kv_dim = cfg.num_kv_heads * cfg.head_dim
-    query_dim = cfg.num_heads * cfg.head_dim
-    make = functools.partial(
-      linear, scale=cfg.init_scale, dtype=cfg.compute_dtype, rngs=rngs
-    )
-    self.query = make(cfg.embed_dim, query_dim)
-    self.key = make(cfg.embed_dim, kv_dim)
-    self.value = make(cfg.embed_dim, kv_dim)
-    self.out = make(query_dim, cfg.embed_dim)
-    if cfg.qk_norm:
-      self.query_norm = RMSNorm(cfg.head_dim, eps=cfg.norm_eps)
-      self.key_norm = RMSNorm(cfg.head_dim, eps=cfg.norm_eps)
-
-  def __call__(
-    self,
-    x: Float[Array, "B T D"],
-    cache: WindowCache | None,
-    position: jax.Array | int,
-    limits: Limits,
-    count: jax.Array | int | None = None,
-  ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
-    cfg = self.cfg
-    query = heads(self.query(x), cfg.num_heads)
-    key = heads(self.key(x), cfg.num_kv_heads)
-    value = heads(self.value(x), cfg.num_kv_heads)
-    if cfg.qk_norm:
-      query, key = self.query_norm(query), self.key_norm(key)
-    first_valid = None
-    if cache is not None:
-      first_valid = cache.keys.shape[1] - cache.length
-      key = jnp.concatenate([cache.keys, key], axis=1)
-      value = jnp.concatenate([cache.values, value], axis=1)
-    rotated_query, rotated_key = self._rotate(query, key, position)
-    read = window_attention(
-      rotated_query,
-      rotated_key,
-      value,
-      window=cfg.window_size,
-      limit=limits.window,
-      first_valid=first_valid,
-      implementation=cfg.window_implementation,
-    )
-    read = read.reshape(*x.shape[:-1], -1)
-    count = x.shape[1] if count is None else count
-    return self.out(read), _advance(cache, key, value, count)
-
-  def _rotate(
-    self, query: jax.Array, key: jax.Array, position: jax.Array | int
-  ) -> tuple[jax.Array, jax.Array]:
-    if self.cfg.position is Position.NONE:
-      return query, key
-    past = key.shape[1] - query.shape[1]
-    offset: Any = np.arange(key.shape[1])
-    if self.cfg.position is Position.ABSOLUTE_ROPE:
-      offset = jnp.asarray(offset) + position - past
-    turn = functools.partial(rope.rotate, theta=self.cfg.rope_theta)
-    return turn(query, offset[past:]), turn(key, offset)
-
-
-def _advance(
-  cache: WindowCache | None,
-  key: jax.Array,
-  value: jax.Array,
-  count: jax.Array | int,
-) -> WindowCache | None:
-  """The cache `count` tokens later; keys beyond those belong to filling."""
-  if cache is None:
-    return None
-  kept = cache.keys.shape[1]
-  last = functools.partial(lax.dynamic_slice_in_dim, axis=1)
-  seen = jnp.minimum(cache.length + count, kept)
-  return WindowCache(last(key, count, kept), last(value, count, kept), seen)
-
-
-def empty_caches(cfg: ModelConfig, batch: int, count: int) -> WindowCache:
-  """Caches of `count` window layers before the first token, stacked."""
-  one = empty_cache(cfg, batch)
-  return jax.tree.map(lambda x: jnp.stack([x] * count), one)
-
-
-def empty_cache(cfg: ModelConfig, batch: int) -> WindowCache:
-  """The cache of one window layer before the first token."""
-  shape = (batch, cfg.window_size - 1, cfg.num_kv_heads, cfg.head_dim)
-  dtype = jnp.dtype(cfg.compute_dtype)
-  return WindowCache(
-    jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((), jnp.int32)
-  )
-
-
-class WindowBlock(nnx.Module):
-  """`h = x + Attn(norm(x))`, then `h + MLP(norm(h))`."""
-
-  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+  def __init__(self, layer: Layer, *, rngs: nnx.Rngs):
+    cfg = layer.cfg
     self.attention_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
-    self.attention = WindowAttention(cfg, rngs=rngs)
+    self.attention = MIXERS[layer.mixer].module(cfg, rngs=rngs)
     self.mlp_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
     self.mlp = GatedMlp(
       cfg.embed_dim,
@@ -143,40 +42,106 @@ class WindowBlock(nnx.Module):
   def __call__(
     self,
     x: Float[Array, "B T D"],
-    cache: WindowCache | None,
+    state: Carry,
     position: jax.Array | int,
     limits: Limits,
     count: jax.Array | int | None = None,
-  ) -> tuple[Float[Array, "B T D"], WindowCache | None]:
+  ) -> tuple[Float[Array, "B T D"], Carry]:
     x = name_input(split_rows(x))
-    read, cache = self.attention(
-      self.attention_norm(x), cache, position, limits, count
+    read, state = self.attention(
+      self.attention_norm(x), state, position, limits, count
     )
     x = x + read
-    return x + self.mlp(self.mlp_norm(x)), cache
+    return x + self.mlp(self.mlp_norm(x)), state
 
 
-def build_blocks(cfg: ModelConfig, key: jax.Array, count: int) -> WindowBlock:
-  """`count` window blocks, stacked on a leading layer axis."""
-  return stack(lambda k: WindowBlock(cfg, rngs=nnx.Rngs(k)), key, count)
+class Pattern(nnx.Module):
+  """Blocks of several kinds, which repeat.
+
+  Attributes:
+    places: for each place of the pattern its blocks, stacked on a leading axis;
+      the first places may have one more than the last.
+  """
+
+  def __init__(self, places: list[Block]):
+    self.places = nnx.List(places)
+
+
+Blocks: TypeAlias = Block | Pattern  # a stack of equal ones, or several
+
+
+def build_blocks(
+  cfg: ModelConfig, layers: Sequence[Layer], key: jax.Array
+) -> Blocks:
+  """Blocks of these layers of a model, equal ones stacked on a leading axis.
+
+  Layers repeat with the shortest period that there is; those of one place of it
+  are a stack. A stack of no layers is one, too.
+  """
+  period = _period(layers)
+  if period <= 1:
+    layer = layers[0] if layers else layers_of(cfg, 0, 1)[0]
+    return _build(layer, key, len(layers))
+  keys = jax.random.split(key, period)
+  return Pattern(
+    [_build(layers[i], keys[i], len(layers[i::period])) for i in range(period)]
+  )
+
+
+def _build(layer: Layer, key: jax.Array, count: int) -> Block:
+  return stack(lambda k: Block(layer, rngs=nnx.Rngs(k)), key, count)
+
+
+def _period(layers: Sequence[Layer]) -> int:
+  """The fewest layers whose repetition gives all."""
+  every = range(1, len(layers) + 1)
+  return next(
+    (p for p in every if list(layers[p:]) == list(layers[:-p])), len(layers)
+  )
+
+
+def empty_state(blocks: Blocks, batch: int, capacity: int) -> Carry:
+  """What a stack of blocks remembers before the first token."""
+  if isinstance(blocks, Pattern):
+    return tuple(empty_state(b, batch, capacity) for b in blocks.places)
+  one = blocks.attention.init_state(batch, capacity)
+  return jax.tree.map(lambda x: jnp.stack([x] * depth_of(blocks)), one)
+
+
+def single_layers(
+  blocks: Blocks, caches: Carry
+) -> Iterator[tuple[Block, Carry]]:
+  """The layers of a stack in their order, each with what it remembers."""
+  several = isinstance(blocks, Pattern)
+  places = list(blocks.places) if isinstance(blocks, Pattern) else [blocks]
+  states = list(caches) if several else [caches]
+  for i in range(sum(depth_of(place) for place in places)):
+    place, row = i % len(places), i // len(places)
+    pair = (places[place], states[place])
+    yield jax.tree.map(lambda a, row=row: a[row], pair)
+
+
+def depth_of(blocks: Block) -> int:
+  """Layers of a stack."""
+  return blocks.mlp_norm.scale.shape[0]
 
 
 def run_blocks(
-  blocks: WindowBlock,
+  blocks: Blocks,
   x: Float[Array, "B T D"],
-  caches: WindowCache | None,
+  caches: Carry,
   *,
   position: jax.Array | int = 0,
   limits: Limits = Limits(),
   remat: Remat = Remat.NONE,
   count: jax.Array | int | None = None,
-) -> tuple[Float[Array, "B T D"], WindowCache | None]:
+) -> tuple[Float[Array, "B T D"], Carry]:
   """Runs a stack of blocks.
 
   Args:
-    blocks: stacked on a leading layer axis.
+    blocks: of `build_blocks`.
     x: the stream.
-    caches: what the layers remember, with a leading layer axis; or None.
+    caches: what the layers remember, of `empty_state`; or None.
     position: absolute index of the first token.
     limits: values of the schedules.
     remat: what the backward pass recomputes.
@@ -190,7 +155,45 @@ def run_blocks(
     block, cache = layer
     return block(hidden, cache, position, limits, count)
 
-  depth = blocks.mlp_norm.scale.shape[0]
+  if isinstance(blocks, Pattern):
+    return _run_pattern(body, list(blocks.places), x, caches, remat)
+  depth = depth_of(blocks)
   unroll = depth if depth <= MAX_UNROLLED_LAYERS else 1
   body = apply_remat(body, remat, in_scan=unroll < depth)
   return lax.scan(body, x, (blocks, caches), unroll=unroll)
+
+
+def _run_pattern(
+  body: Callable[[jax.Array, tuple], tuple],
+  blocks: list[Block],
+  x: jax.Array,
+  caches: Carry,
+  remat: Remat,
+) -> tuple[jax.Array, Carry]:
+  """Layers of several kinds in turn: whole periods in a scan, then the rest."""
+  caches = [None] * len(blocks) if caches is None else list(caches)
+  stacks: list[Any] = list(zip(blocks, caches, strict=True))
+
+  def run(x: jax.Array, places: int, start: int, stop: int) -> tuple:
+    periods = stop - start
+    unroll = periods if places * periods <= MAX_UNROLLED_LAYERS else 1
+    call = apply_remat(body, remat, in_scan=unroll < periods)
+
+    def period(hidden: jax.Array, layers: list) -> tuple:
+      after = []
+      for layer in layers:
+        hidden, state = call(hidden, layer)
+        after.append(state)
+      return hidden, after
+
+    some = jax.tree.map(lambda a: a[start:stop], stacks[:places])
+    return lax.scan(period, x, some, unroll=unroll)
+
+  whole = depth_of(blocks[-1])
+  rest = sum(depth_of(block) > whole for block in blocks)
+  x, after = run(x, len(blocks), 0, whole)
+  if rest:
+    x, last = run(x, rest, whole, whole + 1)
+    joined = jax.tree.map(lambda *a: jnp.concatenate(a), after[:rest], last)
+    after = [*joined, *after[rest:]]
+  return x, None if caches[0] is None else tuple(after)

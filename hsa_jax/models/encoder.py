@@ -15,8 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from hsa_jax.config import Landmark, ModelConfig, RetrievalHeads
-from hsa_jax.models.attention import heads
-from hsa_jax.models.layers import GatedMlp, RMSNorm, linear, rms_normalize
+from hsa_jax.models.layers import (
+  GatedMlp,
+  RMSNorm,
+  heads,
+  linear,
+  rms_normalize,
+)
 from hsa_jax.models.remat import name_input
 from hsa_jax.ops import rope
 from hsa_jax.ops.chunking import split_chunks

@@ -8,35 +8,40 @@ a CLS token and 0 without.
 
 Forward operations per token, a multiply-add counting as two:
 
-  window block   2 (2 D N H + 2 D P H + 3 D F)  +  4 N H keys_W
+  block          2 (2 D N H + 2 D P H + 3 D F)  +  4 N H keys
   encoder        E (S + c)/S (2 (2 D N H + 2 D P H + 3 D Fe) + 4 N H (S + c))
   chunk k, v     2 (2 D G H);   landmark  2 D R / S
   retrieval      (2 D R + 2 R chunks) / b
   read           4 D N H  +  4 N H S slots  +  6 D F
   head           2 D V
 
-Useful operations take averages over the positions of the sequence: keys_W of
-min(t + 1, W), chunks of the visible floor(t / S), slots of min(K, visible).
-Executed ones take what the chosen implementations compute: whole key bands,
-every chunk (scores; the dense read: those before the end of a tile of
-queries), every slot. Norms, rotations, softmax and other elementwise work are
-not counted. Training costs three times the forward pass; recomputation
-(`remat`) is not useful work and is not counted.
+Useful operations take averages over the positions t of the sequence: keys of
+min(t + 1, W) in a window, t + 1 in full and t in stick-breaking attention,
+chunks of the visible floor(t / S), slots of min(K, visible); what a mixer costs
+is said where it is listed, in `mixers.py`. Executed ones take what the chosen
+implementations compute: whole key bands, pairs of blocks, every chunk (scores;
+the dense read: those before the end of a tile of queries), every slot. Norms,
+rotations, softmax and other elementwise work are not counted. Training costs
+three times the forward pass; recomputation (`remat`) is not useful work and is
+not counted.
 Source: arXiv 2510.17196; the conventions of arXiv 2204.02311 appendix B.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hsa_jax.config import (
   HsaConfig,
   Landmark,
+  Layer,
   ModelConfig,
   RetrievalHeads,
   Weighting,
+  layers_of,
 )
+from hsa_jax.models.mixers import MIXERS, WINDOW, Kind
 from hsa_jax.ops import read as read_ops
-from hsa_jax.ops import window as window_ops
 
 
 class Counts(NamedTuple):
@@ -44,12 +49,12 @@ class Counts(NamedTuple):
 
   Attributes:
     embedding: token table; with tied embeddings also the head's matrix.
-    lower: window blocks below the memory.
+    lower: blocks below the memory.
     encoder: chunk encoder with its CLS token and final norm.
     chunking: chunk keys, values and landmarks.
     retrieval: norms and query projections of all groups.
     reads: read blocks of all groups, with their MLPs.
-    upper: window blocks above the memory.
+    upper: blocks above the memory.
     head: final norm and, if not tied, the output matrix.
   """
 
@@ -88,7 +93,7 @@ class Lengths(NamedTuple):
   """Averages per token that the formulas multiply with.
 
   Attributes:
-    keys: of a window layer.
+    keys: of the window of a read block, and of a plain window layer.
     chunks: scored by a retrieval.
     slots: read, in chunks.
     encoded: share of the tokens in complete chunks.
@@ -107,12 +112,12 @@ def count_parameters(cfg: ModelConfig) -> Counts:
   untied = 0 if cfg.tie_embeddings else cfg.vocab_size * cfg.embed_dim
   return Counts(
     embedding=cfg.vocab_size * cfg.embed_dim,
-    lower=cfg.num_lower_layers * _window_block_parameters(cfg),
+    lower=_block_parameters(_lower(cfg)),
     encoder=on * _encoder_parameters(cfg, hsa),
     chunking=on * _chunking_parameters(cfg, hsa),
     retrieval=groups * _retrieval_parameters(cfg, hsa),
     reads=groups * _read_parameters(cfg, hsa),
-    upper=cfg.num_upper_layers * _window_block_parameters(cfg),
+    upper=_block_parameters(_upper(cfg)),
     head=cfg.embed_dim + untied,
   )
 
@@ -130,8 +135,16 @@ def flops_per_token(
   Returns:
     Useful and executed operations, in all and by part.
   """
-  useful = _parts(cfg, _useful_lengths(cfg, seq_len))
-  executed = _parts(cfg, executed_lengths(cfg, seq_len, backend))
+  useful = _parts(
+    cfg,
+    _useful_lengths(cfg, seq_len),
+    lambda kind, own: kind.useful_keys(own, seq_len),
+  )
+  executed = _parts(
+    cfg,
+    executed_lengths(cfg, seq_len, backend),
+    lambda kind, own: kind.executed_keys(own, seq_len, backend),
+  )
   return Flops(sum(useful.values()), sum(executed.values()), useful, executed)
 
 
@@ -140,15 +153,19 @@ def training_flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
   return 3 * flops_per_token(cfg, seq_len).useful
 
 
-def prefill_flops_per_token(cfg: ModelConfig) -> float:
+def prefill_flops_per_token(cfg: ModelConfig, context: int = 1 << 62) -> float:
   """Useful operations per token of streaming prefill, far into a context.
 
   The lower decoder, the chunk encoder and the chunk projections: the upper
   decoder and the head do not run on a prefix (see `docs/concepts.md`). Without
-  a memory every window block belongs to the lower decoder.
+  a memory every block belongs to the lower decoder.
+
+  Args:
+    cfg: the model.
+    context: tokens before; with layers that see all of it, say how many.
   """
   full = Lengths(float(cfg.window_size), 0.0, 0.0, encoded=1.0)
-  parts = _parts(cfg, full)
+  parts = _parts(cfg, full, lambda kind, own: kind.keys_after(own, context))
   last = 0 if cfg.hsa.num_groups else parts["upper"]
   return parts["lower"] + parts["encoder"] + parts["chunking"] + last
 
@@ -184,16 +201,22 @@ def _mlp_parameters(cfg: ModelConfig, mlp_dim: int) -> int:
   return 3 * cfg.embed_dim * mlp_dim
 
 
-def _window_parameters(cfg: ModelConfig) -> int:
-  """One attention sublayer: norm, q, k, v, o, and the norms of q and k."""
-  heads = 2 * cfg.num_heads + 2 * cfg.num_kv_heads
-  norms = 2 * cfg.head_dim if cfg.qk_norm else 0
-  return cfg.embed_dim * (1 + heads * cfg.head_dim) + norms
+def _lower(cfg: ModelConfig) -> Sequence[Layer]:
+  return layers_of(cfg, 0, cfg.num_lower_layers)
 
 
-def _window_block_parameters(cfg: ModelConfig) -> int:
-  mlp = cfg.embed_dim + _mlp_parameters(cfg, cfg.mlp_dim)
-  return _window_parameters(cfg) + mlp
+def _upper(cfg: ModelConfig) -> Sequence[Layer]:
+  return layers_of(cfg, cfg.num_lower_layers, cfg.num_upper_layers)
+
+
+def _block_parameters(layers: Sequence[Layer]) -> int:
+  """Mixer and MLP of each layer, with the norms before them."""
+  return sum(
+    2 * own.embed_dim
+    + MIXERS[mixer].parameters(own)
+    + _mlp_parameters(own, own.mlp_dim)
+    for mixer, own in layers
+  )
 
 
 def _encoder_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
@@ -222,15 +245,16 @@ def _retrieval_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
 def _read_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
   norms = 2 * cfg.embed_dim + (cfg.head_dim if hsa.qk_norm else 0)
   matrices = 2 * cfg.embed_dim * cfg.num_heads * cfg.head_dim
-  window = _window_parameters(cfg) if hsa.block_window else 0
+  window = 0
+  if hsa.block_window:
+    window = cfg.embed_dim + WINDOW.parameters(cfg)
   return norms + matrices + _mlp_parameters(cfg, cfg.mlp_dim) + window
 
 
 def _useful_lengths(cfg: ModelConfig, seq_len: int) -> Lengths:
   """Averages of min(t + 1, W), floor(t / S) and min(K, floor(t / S))."""
   size, length = cfg.hsa.chunk_size, seq_len
-  window = min(cfg.window_size, length)
-  keys = (window * (window + 1) / 2 + (length - window) * window) / length
+  keys = WINDOW.useful_keys(cfg, length)
   chunks = _sum_visible(length, size)
   # Beyond K visible chunks the excess is again a staircase, K * S later.
   excess = _sum_visible(max(0, length - cfg.hsa.top_k * size), size)
@@ -261,7 +285,7 @@ def executed_lengths(cfg: ModelConfig, seq_len: int, backend: str) -> Lengths:
   slots = cfg.hsa.top_k if num_chunks else 0
   if implementation == "dense":
     slots = _dense_slots(seq_len, cfg.hsa.chunk_size)
-  keys = _executed_keys(cfg, seq_len)
+  keys = WINDOW.executed_keys(cfg, seq_len, backend)
   encoded = num_chunks * cfg.hsa.chunk_size / seq_len
   return Lengths(keys, num_chunks, slots, encoded)
 
@@ -276,41 +300,39 @@ def _dense_slots(seq_len: int, size: int) -> float:
   return total / seq_len
 
 
-def _executed_keys(cfg: ModelConfig, seq_len: int) -> float:
-  """Keys that a query of a window layer is multiplied with."""
-  if cfg.window_implementation == "reference":
-    return float(seq_len)
-  block = min(window_ops.band_length(cfg.window_size), seq_len)
-  bands = 1 if seq_len <= block else 2
-  padded_queries = -(-seq_len // block) * block
-  return bands * block * padded_queries / seq_len
-
-
-def _parts(cfg: ModelConfig, lengths: Lengths) -> dict[str, float]:
-  """Operations per token by part."""
+def _parts(
+  cfg: ModelConfig,
+  lengths: Lengths,
+  keys: Callable[[Kind, ModelConfig], float],
+) -> dict[str, float]:
+  """Operations per token by part; `keys` of each mixer."""
   hsa, groups = cfg.hsa, cfg.hsa.num_groups
-  block = _window_block_flops(cfg, lengths.keys)
   on = 1 if groups else 0
   return {
     "embedding": 0.0,
-    "lower": cfg.num_lower_layers * block,
+    "lower": _block_flops(_lower(cfg), keys),
     "encoder": on * lengths.encoded * _encoder_flops(cfg, hsa),
     "chunking": on * lengths.encoded * _chunking_flops(cfg, hsa),
     "retrieval": groups * _retrieval_flops(cfg, hsa, lengths.chunks),
     "reads": groups * _read_flops(cfg, hsa, lengths),
-    "upper": cfg.num_upper_layers * block,
+    "upper": _block_flops(_upper(cfg), keys),
     "head": 2.0 * cfg.embed_dim * cfg.vocab_size,
   }
 
 
+def _block_flops(
+  layers: Sequence[Layer], keys: Callable[[Kind, ModelConfig], float]
+) -> float:
+  total = 0.0
+  for mixer, own in layers:
+    kind = MIXERS[mixer]
+    total += kind.matrices(own) + kind.per_key(own) * keys(kind, own)
+    total += 6 * own.embed_dim * own.mlp_dim
+  return total
+
+
 def _window_flops(cfg: ModelConfig, keys: float) -> float:
-  heads = 2 * cfg.num_heads + 2 * cfg.num_kv_heads
-  matrices = 2 * cfg.embed_dim * heads * cfg.head_dim
-  return matrices + 4 * cfg.num_heads * cfg.head_dim * keys
-
-
-def _window_block_flops(cfg: ModelConfig, keys: float) -> float:
-  return _window_flops(cfg, keys) + 6 * cfg.embed_dim * cfg.mlp_dim
+  return WINDOW.matrices(cfg) + WINDOW.per_key(cfg) * keys
 
 
 def _encoder_flops(cfg: ModelConfig, hsa: HsaConfig) -> float:

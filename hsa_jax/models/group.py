@@ -18,12 +18,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from hsa_jax.config import ModelConfig
+from hsa_jax.config import ModelConfig, group_layers
 from hsa_jax.models.attention import (
-  WindowBlock,
+  Blocks,
   build_blocks,
-  empty_cache,
-  empty_caches,
+  empty_state,
   run_blocks,
 )
 from hsa_jax.models.compiled import jit_of_module
@@ -31,6 +30,7 @@ from hsa_jax.models.encoder import retrieval_heads
 from hsa_jax.models.hsa import HsaBlock, per_memory_head
 from hsa_jax.ops.select import empty_selection
 from hsa_jax.types import (
+  Carry,
   GroupCarry,
   Limits,
   Searchable,
@@ -56,12 +56,15 @@ class Question(NamedTuple):
 
 
 class HsaGroup(nnx.Module):
-  """One read of the memory, then its share of window blocks."""
+  """One read of the memory, then its share of layers.
 
-  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+  These are called `window_blocks` whichever they are: a name of checkpoints.
+  """
+
+  def __init__(self, cfg: ModelConfig, index: int, *, rngs: nnx.Rngs):
     self.block = HsaBlock(cfg, rngs=rngs)
-    count = cfg.num_upper_layers // cfg.hsa.num_groups
-    self.window_blocks: WindowBlock = build_blocks(cfg, rngs.params(), count)
+    layers = group_layers(cfg, index)
+    self.window_blocks: Blocks = build_blocks(cfg, layers, rngs.params())
     self.cfg = cfg
 
   def __call__(
@@ -89,26 +92,25 @@ class HsaGroup(nnx.Module):
     x, layers = _answer(self, asked.x, read, carry.layers, position, count)
     return x, GroupCarry(cache, layers, last)
 
-  def run_window_blocks(
+  def run_layers(
     self, x: Float[Array, "B T D"], limits: Limits = Limits()
   ) -> Float[Array, "B T D"]:
-    """The group's window layers on a whole sequence."""
+    """The group's own layers on a whole sequence."""
     out, _ = run_blocks(
       self.window_blocks, x, None, limits=limits, remat=self.cfg.remat
     )
     return out
 
-  def init_carry(self, batch: int) -> GroupCarry:
+  def init_carry(self, batch: int, capacity: int = 0) -> GroupCarry:
     """What the group remembers before the first token: nothing."""
     cfg = self.cfg
-    count = cfg.num_upper_layers // cfg.hsa.num_groups
     selection = None
     if cfg.hsa.tokens_per_retrieval > 1:
       lead = (batch, 1, retrieval_heads(cfg))
       selection = empty_selection(lead, cfg.hsa.top_k)
     return GroupCarry(
-      empty_cache(cfg, batch) if cfg.hsa.block_window else None,
-      empty_caches(cfg, batch, count),
+      self.block.window.init_state(batch) if cfg.hsa.block_window else None,
+      empty_state(self.window_blocks, batch, capacity),
       selection,
     )
 
@@ -169,10 +171,10 @@ def _answer(
   group: HsaGroup,
   x: jax.Array,
   read: jax.Array,
-  layers: WindowCache,
+  layers: Carry,
   position: jax.Array | int,
   count: jax.Array | int | None,
-) -> tuple[jax.Array, WindowCache | None]:
+) -> tuple[jax.Array, Carry]:
   x = group.block.fuse(x, group.block.project(read))
   return run_blocks(
     group.window_blocks, x, layers, position=position, count=count

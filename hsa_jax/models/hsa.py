@@ -9,10 +9,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.config import ModelConfig, Residual, Weighting, WindowOverlap
-from hsa_jax.models.attention import WindowAttention, heads
 from hsa_jax.models.encoder import retrieval_heads
-from hsa_jax.models.layers import GatedMlp, RMSNorm, linear
+from hsa_jax.models.layers import GatedMlp, RMSNorm, heads, linear
 from hsa_jax.models.remat import name_input, name_read, name_selection
+from hsa_jax.models.window import WindowAttention
 from hsa_jax.ops import read, select
 from hsa_jax.ops.chunking import num_visible_chunks
 from hsa_jax.ops.weights import chunk_weights

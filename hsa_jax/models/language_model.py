@@ -1,8 +1,8 @@
 """The language model: lower decoder, chunk memory, upper decoder, head.
 
-    tokens -> embed -> lower window blocks -> chunk encoder -> memory
-                              |                                 |
-                              +-> groups of [read, window block]+-> norm -> head
+    tokens -> embed -> lower blocks -> chunk encoder -> memory
+                            |                             |
+                            +-> groups of [read, blocks] -+-> norm -> head
 
 One set of parameters, reached whole (training) or in stages (streaming).
 """
@@ -12,20 +12,22 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from hsa_jax.config import ModelConfig
+from hsa_jax.config import ModelConfig, group_layers, layers_of, lower_layers
 from hsa_jax.models.attention import (
-  WindowBlock,
+  Blocks,
   build_blocks,
-  empty_caches,
+  empty_state,
   run_blocks,
 )
 from hsa_jax.models.encoder import ChunkEncoder
 from hsa_jax.models.group import HsaGroup
 from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.models.layers import RMSNorm, initializer, linear
+from hsa_jax.models.mixers import reach_of
 from hsa_jax.models.remat import apply_remat
 from hsa_jax.parallel import fill_context, split_rows, whole_rows
 from hsa_jax.types import (
+  Carry,
   ChunkBlock,
   GroupCarry,
   Hidden,
@@ -34,7 +36,6 @@ from hsa_jax.types import (
   PRNGKey,
   Searchable,
   Tokens,
-  WindowCache,
 )
 
 
@@ -42,7 +43,8 @@ class LanguageModel(nnx.Module):
   """A decoder over real tokens: any length, ids in, logits aligned to ids out.
 
   With `cfg.hsa.num_groups = 0` there is no memory: the upper layers follow the
-  lower ones and the model is a plain sliding-window transformer.
+  lower ones and the model is a plain transformer. What its layers are, windows
+  or others, `cfg.layers` says.
 
   Attributes:
     cfg: the static configuration.
@@ -57,14 +59,12 @@ class LanguageModel(nnx.Module):
       dtype=jnp.dtype(cfg.compute_dtype),
       rngs=rngs,
     )
-    lower = cfg.num_lower_layers
-    if cfg.hsa.num_groups == 0:
-      lower += cfg.num_upper_layers
-    self.lower_blocks: WindowBlock = build_blocks(cfg, rngs.params(), lower)
+    layers = lower_layers(cfg)
+    self.lower_blocks: Blocks = build_blocks(cfg, layers, rngs.params())
     if cfg.hsa.num_groups:
       self.encoder = ChunkEncoder(cfg, rngs=rngs)
     self.groups = nnx.List(
-      [HsaGroup(cfg, rngs=rngs) for _ in range(cfg.hsa.num_groups)]
+      [HsaGroup(cfg, i, rngs=rngs) for i in range(cfg.hsa.num_groups)]
     )
     self.norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
     if not cfg.tie_embeddings:
@@ -119,7 +119,7 @@ class LanguageModel(nnx.Module):
       x = apply_remat(self._read, self.cfg.remat)(
         group.block, split_rows(x), block, limits, self._noise(noise_key, i)
       )
-      x = group.run_window_blocks(x, limits)
+      x = group.run_layers(x, limits)
     return x[:, :length]
 
   def _read(
@@ -149,19 +149,24 @@ class LanguageModel(nnx.Module):
       logits = self.output(hidden)
     return split_rows(logits, tensor=-1).astype(jnp.float32)
 
-  def init_carry(self, batch: int) -> WindowCache:
-    """The lower decoder's caches before the first token, stacked by layer."""
-    count = self.lower_blocks.mlp_norm.scale.shape[0]
-    return empty_caches(self.cfg, batch, count)
+  def init_carry(self, batch: int, capacity: int = 0) -> Carry:
+    """What the lower decoder remembers before the first token.
+
+    Args:
+      batch: sequences.
+      capacity: tokens that each will have, at most; layers that see the whole
+        context take the room for them here, others do not ask.
+    """
+    return empty_state(self.lower_blocks, batch, capacity)
 
   def lower(
     self,
     tokens: Tokens,
-    carry: WindowCache,
+    carry: Carry,
     *,
     position: int | jax.Array = 0,
     count: int | jax.Array | None = None,
-  ) -> tuple[Hidden, WindowCache]:
+  ) -> tuple[Hidden, Carry]:
     """The next stretch of the lower decoder, any number of tokens at a time.
 
     Args:
@@ -178,7 +183,6 @@ class LanguageModel(nnx.Module):
     hidden, after = run_blocks(
       self.lower_blocks, x, carry, position=position, count=count
     )
-    assert after is not None, "caches in, caches out"
     return hidden, after
 
   def encode(self, hidden: Float[Array, "B T D"]) -> ChunkBlock:
@@ -189,25 +193,43 @@ class LanguageModel(nnx.Module):
     return self.encoder(hidden)
 
   @property
-  def num_upper_window_layers(self) -> int:
-    """Layers through which upper states depend on earlier upper states."""
-    if not self.cfg.hsa.num_groups:
-      return 0
-    extra = self.cfg.hsa.num_groups if self.cfg.hsa.block_window else 0
-    return self.cfg.num_upper_layers + extra
+  def upper_reach(self) -> int | None:
+    """Tokens back that upper states depend on upper states; None: all."""
+    hsa, total = self.cfg.hsa, 0
+    for group in range(hsa.num_groups):
+      reach = reach_of(group_layers(self.cfg, group))
+      if reach is None:
+        return None
+      total += reach + hsa.block_window * (self.cfg.window_size - 1)
+    return total
 
-  def suffix_length(self, num_outputs: int) -> int:
+  @property
+  def sees_all(self) -> bool:
+    """Whether some layer sees the whole context, and caches have a capacity."""
+    depth = self.cfg.num_lower_layers + self.cfg.num_upper_layers
+    return reach_of(layers_of(self.cfg, 0, depth)) is None
+
+  def suffix_length(self, num_outputs: int) -> int | None:
     """Tokens that the upper decoder must see for exact last outputs.
 
     The memory depends on the lower decoder alone, and the upper decoder mixes
     tokens through its windows only: `A + (W - 1) * layers` tokens suffice.
-    """
-    reach = (self.cfg.window_size - 1) * self.num_upper_window_layers
-    return num_outputs + reach
 
-  def init_upper_carry(self, batch: int) -> tuple[GroupCarry, ...]:
-    """What the upper decoder remembers before its first token."""
-    return tuple(group.init_carry(batch) for group in self.groups)
+    Returns:
+      None where an upper layer sees the whole context: then every token must go
+      through the upper decoder, from the first on.
+    """
+    reach = self.upper_reach
+    return None if reach is None else num_outputs + reach
+
+  def init_upper_carry(
+    self, batch: int, capacity: int = 0
+  ) -> tuple[GroupCarry, ...]:
+    """What the upper decoder remembers before its first token.
+
+    See `init_carry` for the capacity.
+    """
+    return tuple(group.init_carry(batch, capacity) for group in self.groups)
 
   def num_reused(self, position: int, length: int) -> int:
     """Leading tokens of a stretch that reuse the retrieval before it.
@@ -228,8 +250,8 @@ class LanguageModel(nnx.Module):
   ) -> tuple[Hidden, tuple[GroupCarry, ...]]:
     """The next stretch of the upper decoder, from states of the lower one.
 
-    It may begin in the middle of a sequence with an empty carry: then only the
-    last outputs are those of the whole sequence; see `suffix_length`.
+    If it has a `suffix_length`, it may begin in the middle of a sequence with
+    an empty carry: then only the last outputs are those of the whole sequence.
 
     Args:
       hidden: lower states of consecutive tokens.

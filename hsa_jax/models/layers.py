@@ -85,6 +85,11 @@ def linear(
   )
 
 
+def heads(x: jax.Array, num_heads: int) -> Float[Array, "*lead N H"]:
+  """Splits the last axis into heads."""
+  return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
+
+
 def stack(build: Callable[[jax.Array], T], key: jax.Array, count: int) -> T:
   """`count` modules as one, every parameter with a leading layer axis."""
   return jax.vmap(build)(jax.random.split(key, count))

@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.types import Selection
@@ -88,15 +89,71 @@ def window_attention(
   The last query stands at the last key: key `j` is seen by query `i` iff
   `0 <= (U - T + i) - j < window`.
   """
-  num_heads, head_dim = query.shape[2:]
-  keys = jnp.repeat(keys, num_heads // keys.shape[2], axis=2)
-  values = jnp.repeat(values, num_heads // values.shape[2], axis=2)
-  logits = jnp.einsum("btnh,bunh->bntu", query, keys) * head_dim**-0.5
+  logits, values = _scores(query, keys, values)
   row = jnp.arange(query.shape[1])[:, None] + keys.shape[1] - query.shape[1]
   distance = row - jnp.arange(keys.shape[1])[None, :]
   seen = (distance >= 0) & (distance < window)
   attend = jax.nn.softmax(jnp.where(seen[None, None], logits, -1e30), axis=-1)
   return jnp.einsum("bntu,bunh->btnh", attend, values)
+
+
+def full_attention(
+  query: Float[Array, "B T N H"],
+  keys: Float[Array, "B U G H"],
+  values: Float[Array, "B U G H"],
+  *,
+  position: int | Int[Array, ""] = 0,
+) -> Float[Array, "B T N H"]:
+  """Causal attention by an explicit [T, U] mask.
+
+  Query `i` stands at key `position + i` and sees all keys up to it.
+  """
+  logits, values = _scores(query, keys, values)
+  standing = position + jnp.arange(query.shape[1])
+  seen = jnp.arange(keys.shape[1])[None, :] <= standing[:, None]
+  attend = jax.nn.softmax(jnp.where(seen[None, None], logits, -1e30), axis=-1)
+  return jnp.einsum("bntu,bunh->btnh", attend, values)
+
+
+def stick_breaking_attention(
+  query: Float[Array, "B T N H"],
+  keys: Float[Array, "B U G H"],
+  values: Float[Array, "B U G H"],
+  *,
+  position: int | Int[Array, ""] = 0,
+) -> Float[Array, "B T N H"]:
+  """`sum_j A_ij v_j`, key by key from the newest to the oldest.
+
+  `A_ij = sigmoid(z_ij) prod_{j<l<i} (1 - sigmoid(z_il))` over the keys before
+  the one that the query stands at.
+  """
+  logits, values = _scores(query, keys, values)
+  standing = position + jnp.arange(query.shape[1])
+
+  def take(carry: tuple, key: tuple) -> tuple:
+    left, out = carry
+    j, logit, value = key
+    piece = jnp.where(j < standing, jax.nn.sigmoid(logit), 0.0)
+    out = out + (left * piece)[..., None] * value[:, :, None]
+    return (left * (1 - piece), out), None
+
+  left = jnp.ones(logits.shape[:-1], logits.dtype)
+  start = (left, jnp.zeros((*left.shape, values.shape[-1]), logits.dtype))
+  count = jnp.arange(keys.shape[1])
+  one_by_one = (count, jnp.moveaxis(logits, -1, 0), values.swapaxes(0, 1))
+  (_, out), _ = lax.scan(take, start, one_by_one, reverse=True)
+  return out.swapaxes(1, 2)
+
+
+def _scores(
+  query: jax.Array, keys: jax.Array, values: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Scaled products [B, N, T, U], and values with a head for each query's."""
+  num_heads, head_dim = query.shape[2:]
+  keys = jnp.repeat(keys, num_heads // keys.shape[2], axis=2)
+  values = jnp.repeat(values, num_heads // values.shape[2], axis=2)
+  logits = jnp.einsum("btnh,bunh->bntu", query, keys) * head_dim**-0.5
+  return logits, values
 
 
 def _grid(*sizes: int) -> list[tuple[int, ...]]:

@@ -66,7 +66,7 @@ def window_attention(
     return window_over_context(
       attend, query, keys, values, window=window, limit=limit
     )
-  platform = _platform()
+  platform = platform_in_use()
   choice = choose_window(
     implementation,
     platform=platform,
@@ -74,7 +74,7 @@ def window_attention(
     has_limit=limit is not None,
   )
   if platform != "cpu":
-    _say_once(choice)
+    say_once("window attention", choice)
   if choice.name == "banded":
     return _banded(query, keys, values, window, limit, first_valid)
   if choice.name == "splash":
@@ -135,16 +135,17 @@ def choose_window(
   return Choice("splash", "a TPU, a fixed window")
 
 
-def _platform() -> str:
+def platform_in_use() -> str:
   """Of the mesh in use: a program may be compiled for devices not here."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device is not None else jax.default_backend()
 
 
 @functools.cache
-def _say_once(choice: Choice) -> None:
+def say_once(what: str, choice: Choice) -> None:
+  """Prints which implementation runs and why, once for each."""
   if jax.process_index() == 0:
-    text = f"window attention: {choice.name} ({choice.reason})"
+    text = f"{what}: {choice.name} ({choice.reason})"
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Window attention by JAX's splash kernel for TPUs.
+"""Window and full attention by JAX's splash kernel for TPUs.
 
 The kernel visits only the blocks of keys that the window touches, and never
 writes logits to memory. Source: `jax.experimental.pallas.ops.tpu`, Apache-2.0.
@@ -28,7 +28,7 @@ def splash_window(
   keys: Float[Array, "B U G H"],
   values: Float[Array, "B U G H"],
   *,
-  window: int,
+  window: int | None,
   first_valid: Int[Array, ""] | None = None,
   interpret: bool = False,
 ) -> Float[Array, "B T N H"]:
@@ -42,7 +42,7 @@ def splash_window(
     query: queries of `T` consecutive tokens.
     keys: those of the past, then of `query`.
     values: like `keys`.
-    window: W, static.
+    window: W, static; None: all keys up to the query's own.
     first_valid: keys before this index are empty cache slots.
     interpret: run the kernel's steps as JAX operations, on any backend: for
       tests.
@@ -72,7 +72,7 @@ def _attend(
   values: jax.Array,
   first_valid: jax.Array,
   *,
-  window: int,
+  window: int | None,
   interpret: bool,
   has_empty: bool = True,
 ) -> jax.Array:
@@ -97,12 +97,14 @@ def _make_kernel(
   num_heads: int,
   rows: int,
   columns: int,
-  window: int,
+  window: int | None,
   past: int,
   interpret: bool,
 ) -> kernels.SplashAttentionKernel:
   block_q, block_kv = _block(rows), _block(columns)
-  mask = masks.LocalMask((rows, columns), (window - 1, 0), offset=past)
+  mask: masks.Mask = masks.CausalMask((rows, columns), offset=past)
+  if window is not None:
+    mask = masks.LocalMask((rows, columns), (window - 1, 0), offset=past)
   return kernels.make_splash_mha(
     masks.MultiHeadMask([mask] * num_heads),
     block_sizes=kernels.BlockSizes(

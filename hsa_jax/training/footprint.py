@@ -7,7 +7,7 @@ along `tensor`, and the letters of `models/flops.py`:
 
   gradients   one float32 per parameter, split like it
   saved, remat = block
-              c m D for each window block, the encoder and each group;
+              c m D for each block, the encoder and each group;
               each group's selection, 9 m G K, and what it read, c m N H;
               keys and values 2 c m G H
   saved, remat = offload
@@ -15,10 +15,11 @@ along `tensor`, and the letters of `models/flops.py`:
               blocks that come and go; all inputs lie with the host
   saved, remat = none
               c m (4 D + (2 N H + 2 P H + 3 F) / t) + 4 m N keys / t for each
-              window block (norms, heads, MLP; float32 scores), and likewise
-              for the encoder (keys: S + c) and each group (keys: S slots)
+              block (norms, heads, MLP; float32 scores, of a whole context one
+              pair of blocks at a time), and likewise for the encoder (keys:
+              S + c) and each group (keys: S slots)
   working     three float32 copies of the largest array: logits m V / t, or the
-              scores of one window, read or encoder that is recomputed, next to
+              scores of one layer, read or encoder that is recomputed, next to
               the inside of its block; of a long dense read those of one tile
 
 The total counts gradients or the logits' copies, whichever is more: gradients
@@ -33,9 +34,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AbstractMesh, AxisType
 
-from hsa_jax.config import Config, ModelConfig, Remat, StageConfig
+from hsa_jax.config import Config, ModelConfig, Remat, StageConfig, layers_of
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import executed_lengths
+from hsa_jax.models.mixers import MIXERS
 from hsa_jax.ops.read import dense_recomputes, dense_tile
 from hsa_jax.parallel import AXES, ShardingRow, mesh_shape, sharding_table
 from hsa_jax.training.guard import run_optimizer
@@ -192,12 +194,12 @@ def _saved(
   """Activations kept on the device, and left with the host."""
   hsa = cfg.hsa
   groups, on = hsa.num_groups, 1 if hsa.num_groups else 0
-  layers = cfg.num_lower_layers + cfg.num_upper_layers
+  depth = cfg.num_lower_layers + cfg.num_upper_layers
   stream = local.size * cfg.embed_dim
   memory = 2 * local.size * hsa.num_memory_heads * cfg.head_dim
   chosen = 9 * hsa.num_memory_heads * hsa.top_k
   shared = on * memory + groups * chosen
-  inputs = layers + groups + on
+  inputs = depth + groups + on
   if cfg.remat is not Remat.NONE:
     shared += groups * local.size * cfg.num_heads * cfg.head_dim
   if cfg.remat is Remat.BLOCK:
@@ -205,8 +207,8 @@ def _saved(
   if cfg.remat is Remat.OFFLOAD:
     near = min(inputs, VISITING) * stream
     return local.tokens * (near + shared), local.tokens * inputs * stream
-  window, encoder, read = _insides(cfg, stage, local, backend, copies=1)
-  inside = layers * window + on * encoder + groups * read
+  layers, encoder, read = _insides(cfg, stage, local, backend, copies=1)
+  inside = sum(layers) + on * encoder + groups * read
   return math.ceil(local.tokens * (inside + shared)), 0
 
 
@@ -215,9 +217,8 @@ def _block(
 ) -> int:
   """The block that is being differentiated: its inside, or its scores."""
   copies = COPIES - 1 if cfg.remat is Remat.NONE else COPIES
-  return math.ceil(
-    local.tokens * max(_insides(cfg, stage, local, backend, copies=copies))
-  )
+  layers, encoder, read = _insides(cfg, stage, local, backend, copies=copies)
+  return math.ceil(local.tokens * max(*layers, encoder, read))
 
 
 def _insides(
@@ -227,8 +228,8 @@ def _insides(
   backend: str,
   *,
   copies: int,
-) -> tuple[float, float, float]:
-  """Bytes per token inside a window block, the encoder, a group's read."""
+) -> tuple[list[float], float, float]:
+  """Bytes per token inside each block, the encoder, a group's read."""
   hsa, lengths = cfg.hsa, executed_lengths(cfg, stage.seq_len, backend)
   heads = 2 * (cfg.num_heads + cfg.num_kv_heads) * cfg.head_dim
   score = copies * 4 * cfg.num_heads / local.tensor
@@ -237,9 +238,14 @@ def _insides(
     wide = (heads + 3 * mlp_dim) / local.tensor
     return local.size * (4 * cfg.embed_dim + wide)
 
-  window = inside(heads, cfg.mlp_dim) + score * lengths.keys
+  depth = cfg.num_lower_layers + cfg.num_upper_layers
+  layers = [
+    inside(heads, own.mlp_dim)
+    + score * MIXERS[mixer].stored_keys(own, stage.seq_len, backend)
+    for mixer, own in layers_of(cfg, 0, depth)
+  ]
   if not hsa.num_groups:
-    return window, 0.0, 0.0
+    return layers, 0.0, 0.0
   layer = inside(heads, hsa.encoder_mlp_dim) + score * (hsa.chunk_size + 1)
   encoder = hsa.encoder_layers * layer * (1 + 1 / hsa.chunk_size)
   own = 2 * cfg.num_heads * cfg.head_dim
@@ -249,4 +255,4 @@ def _insides(
   ):
     # The last tile sees all chunks; the mean is over all tiles.
     keys = dense_tile(stage.seq_len)
-  return window, encoder, inside(own, cfg.mlp_dim) + score * keys
+  return layers, encoder, inside(own, cfg.mlp_dim) + score * keys

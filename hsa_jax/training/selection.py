@@ -128,13 +128,14 @@ def look(
   """
   hsa = model.cfg.hsa
   rows, length = tokens.shape
-  hidden, _ = model.lower(tokens, model.init_carry(rows))
+  hidden, _ = model.lower(tokens, model.init_carry(rows, length))
   memory = Recorder(
     SequenceMemory(
       model.encode(hidden), hsa.implementation, top_k, aligned=True
     )
   )
-  model.upper(hidden, memory, model.init_upper_carry(rows), position=0)
+  carry = model.init_upper_carry(rows, length)
+  model.upper(hidden, memory, carry, position=0)
   retrieving = jnp.arange(0, length, hsa.tokens_per_retrieval)
   own = retrieving // hsa.chunk_size
   return [selection_stats(search, own) for search in memory.searches]

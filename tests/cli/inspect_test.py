@@ -5,7 +5,15 @@ import json
 import pytest
 
 from hsa_jax.cli import inspect
-from hsa_jax.config import Config, config_hash, to_json
+from hsa_jax.config import (
+  Config,
+  LayerConfig,
+  Mixer,
+  ModelConfig,
+  Position,
+  config_hash,
+  to_json,
+)
 from hsa_jax.data.corpora import Corpus, Document
 from hsa_jax.data.store import build_store
 from hsa_jax.data.tokenizer import load_tokenizer
@@ -30,6 +38,14 @@ def test_describes_a_run_without_checkpoint(tmp_path, capsys):
   assert config_hash(Config()) in out
   assert "2.5 (step 9)" in out and "0.5 (step 5)" in out
   assert "checkpoint   none yet" in out
+
+
+def test_describes_a_pattern_of_layers(tmp_path, capsys):
+  full = LayerConfig(mixer=Mixer.FULL, position=Position.NONE)
+  model = ModelConfig(layers=(LayerConfig(), full))
+  (tmp_path / "config.json").write_text(to_json(Config(model=model)))
+  _, out, _ = run(capsys, tmp_path)
+  assert "layers       window (relative_rope), full (none), and again" in out
 
 
 def test_describes_results(tmp_path, capsys):

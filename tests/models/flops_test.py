@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hsa_jax.config import HsaConfig, ModelConfig
-from hsa_jax.models import flops, language_model
+from hsa_jax.config import (
+  HsaConfig,
+  LayerConfig,
+  Mixer,
+  ModelConfig,
+  Position,
+)
+from hsa_jax.models import flops, language_model, mixers
 from hsa_jax.ops import read
 from hsa_jax.types import Selection
 
@@ -46,6 +52,9 @@ def variant(**changes) -> ModelConfig:
   return dataclasses.replace(BASE, **outer, hsa=hsa)
 
 
+FULL = LayerConfig(mixer=Mixer.FULL, position=Position.NONE)
+STICK = LayerConfig(mixer=Mixer.STICK_BREAKING, position=Position.NONE)
+PLAIN = LayerConfig(window=5, qk_norm=False)
 VARIANTS = {
   "base": {},
   "no_memory": {"num_groups": 0},
@@ -66,6 +75,9 @@ VARIANTS = {
   "block_window": {"block_window": True},
   "untied": {"tie_embeddings": False},
   "blocks_of_queries": {"tokens_per_retrieval": 4},
+  "full": {"layers": (FULL,)},
+  "stick_breaking": {"layers": (STICK,), "num_groups": 0},
+  "hybrid": {"layers": (LayerConfig(), PLAIN, FULL), "num_groups": 0},
 }
 
 
@@ -130,6 +142,51 @@ def test_window_block_by_hand():
   matrices = 32 * 24 * 2 + 32 * 12 * 2 + 3 * 32 * 56
   assert parts["lower"] == 2 * matrices + 4 * 24 * 1
   assert parts["head"] == 2 * 32 * 48
+
+
+@pytest.mark.parametrize(
+  ("layer", "keys"),
+  [(FULL, (7 + 1) / 2), (STICK, (7 - 1) / 2), (PLAIN, 25 / 7)],
+)
+def test_block_of_any_kind_by_hand(layer, keys):
+  """Seven tokens: 1 + .. + 7 keys, 0 + .. + 6, or 1 + 2 + 3 + 4 + 5 + 5 + 5."""
+  cfg = variant(
+    num_groups=0, num_lower_layers=1, num_upper_layers=0, layers=(layer,)
+  )
+  parts = flops.flops_per_token(cfg, 7).useful_parts
+  matrices = 32 * 24 * 2 + 32 * 12 * 2 + 3 * 32 * 56
+  assert parts["lower"] == pytest.approx(2 * matrices + 4 * 24 * keys)
+
+
+@pytest.mark.parametrize("name", list(mixers.MIXERS))
+@pytest.mark.parametrize("seq_len", [1, 100, 600])
+def test_keys_of_every_mixer(name, seq_len):
+  """Means of what each token sees, and blocks that cover it."""
+  kind = mixers.MIXERS[name]
+  reach = kind.reach(BASE)
+  t = np.arange(seq_len)
+  seen = t + 1 if reach is None else np.minimum(t + 1, reach + 1)
+  own = int(name is Mixer.STICK_BREAKING)
+  useful = kind.useful_keys(BASE, seq_len)
+  assert useful == pytest.approx(seen.mean() - own)
+  assert kind.executed_keys(BASE, seq_len, "cpu") >= useful
+  assert kind.keys_after(BASE, seq_len) == seen[-1] - own
+
+
+def test_executed_keys_of_full_attention_are_pairs_of_blocks():
+  kind = mixers.MIXERS[Mixer.FULL]
+  # Blocks of 256: 1 + 2 + 3 pairs, the last of each are padded.
+  assert kind.executed_keys(BASE, 600, "cpu") == 6 * 256 * 256 / 600
+
+
+@pytest.mark.parametrize("name", list(mixers.MIXERS))
+def test_bytes_of_states_are_those_that_are_made(name):
+  kind = mixers.MIXERS[name]
+  made = jax.eval_shape(
+    lambda: kind.module(BASE, rngs=nnx.Rngs(0)).init_state(3, 50)
+  )
+  nbytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(made))
+  assert kind.state_bytes(BASE, 3, 50) == nbytes - 4  # a counter
 
 
 def test_executed_is_at_least_useful_for_every_part():

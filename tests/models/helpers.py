@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from hsa_jax.config import HsaConfig, ModelConfig
+from hsa_jax.config import HsaConfig, LayerConfig, Mixer, ModelConfig, Position
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.hsa import SequenceMemory
 from hsa_jax.types import Limits, Tokens
@@ -33,6 +33,12 @@ TINY = ModelConfig(
     encoder_mlp_dim=24,
   ),
 )
+
+
+FULL = LayerConfig(mixer=Mixer.FULL, position=Position.ABSOLUTE_ROPE)
+NOPE = LayerConfig(mixer=Mixer.FULL, position=Position.NONE)
+STICK = LayerConfig(mixer=Mixer.STICK_BREAKING, position=Position.NONE)
+LOCAL = LayerConfig()
 
 
 def tiny(**changes) -> ModelConfig:
@@ -79,7 +85,7 @@ def encode(model, hidden):
 
 @jax.jit
 def upper(model, hidden, chunks, position):
-  carry = model.init_upper_carry(hidden.shape[0])
+  carry = model.init_upper_carry(*hidden.shape[:2])
   memory = SequenceMemory(chunks)
   return model.upper(hidden, memory, carry, position=position)[0]
 

@@ -3,8 +3,12 @@
 import jax.numpy as jnp
 import pytest
 
-from hsa_jax.config import Position, RetrievalHeads
+from hsa_jax.config import LayerConfig, Position, RetrievalHeads
 from tests.models.helpers import (
+  FULL,
+  LOCAL,
+  NOPE,
+  STICK,
   assert_close,
   build,
   encode,
@@ -34,9 +38,25 @@ VARIANTS = {
 }
 
 
+PATTERNS = {
+  "full, rotated, below and above the memory": (FULL,),
+  "windows below, full without positions above": (LOCAL, LOCAL, NOPE),
+  "stick-breaking, windows of another size": (
+    STICK,
+    LayerConfig(window=3, qk_norm=False),
+  ),
+}
+WITHOUT_MEMORY = {
+  "full": (FULL,),
+  "stick-breaking": (STICK,),
+  "three windows, one full without positions": (LOCAL, LOCAL, LOCAL, NOPE),
+  "all kinds, the pattern cut": (STICK, LOCAL, FULL),
+}
+
+
 def stream(model, tokens, cuts):
   """Lower decoder in pieces; hidden states of the whole sequence."""
-  carry, pieces = model.init_carry(tokens.shape[0]), []
+  carry, pieces = model.init_carry(*tokens.shape), []
   for start, stop in zip([0, *cuts], [*cuts, tokens.shape[1]], strict=True):
     hidden, carry = lower(model, tokens[:, start:stop], carry, start)
     pieces.append(hidden)
@@ -64,6 +84,47 @@ def test_segments_of_every_kind(name, segment):
   assert_close(got, expected)
 
 
+@pytest.mark.parametrize("segment", [1, 5])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_segments_through_layers_of_several_kinds(name, segment):
+  model = build(tiny(layers=PATTERNS[name]))
+  tokens = random_tokens(LENGTH)
+  hidden = stream(model, tokens, list(range(segment, LENGTH, segment)))
+  chunks = encode(model, hidden)
+  expected = hidden_of(model, tokens)
+  assert_close(upper(model, hidden, chunks, 0), expected)
+  assert model.sees_all
+  # Above the memory, too, some state hangs on every token.
+  assert model.suffix_length(1) is None
+
+
+@pytest.mark.parametrize(
+  ("name", "cut"),
+  [
+    *(("all kinds, the pattern cut", cut) for cut in range(1, 9)),
+    *((name, cut) for name in WITHOUT_MEMORY for cut in (1, 6)),
+  ],
+)
+def test_splits_of_every_pattern(name, cut):
+  layers = WITHOUT_MEMORY[name]
+  cfg = tiny(hsa_num_groups=0, num_lower_layers=3, layers=layers)
+  model, tokens = build(cfg), random_tokens(9, batch=2)
+  expected = hidden_of(model, tokens)
+  assert_close(stream(model, tokens, [cut]), expected)
+  assert float(jnp.abs(expected).max()) > 0.5
+
+
+def test_full_layers_below_the_memory_leave_a_suffix():
+  model = build(tiny(layers=(FULL, FULL, LOCAL, LOCAL), window_size=3))
+  tokens = random_tokens(LENGTH)
+  hidden = stream(model, tokens, [])
+  need = model.suffix_length(1)
+  assert need == 1 + 2 * 2
+  suffix = hidden[:, -need:]
+  got = upper(model, suffix, encode(model, hidden), LENGTH - need)[:, -1:]
+  assert_close(got, hidden_of(model, tokens)[:, -1:])
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("block_window", [False, True])
 def test_suffix_equals_full_forward(block_window, outputs):
@@ -89,7 +150,7 @@ def test_model_without_memory_streams():
   tokens = random_tokens(LENGTH)
   hidden = stream(model, tokens, [2, 9])
   assert_close(hidden, hidden_of(model, tokens))
-  assert model.num_upper_window_layers == 0
+  assert model.upper_reach == 0
 
 
 @pytest.mark.parametrize("length", [1, 3, 4])

@@ -6,6 +6,10 @@ from hsa_jax.evaluation.plots.accuracy import (
   Point,
   accuracy_by_length,
 )
+from hsa_jax.evaluation.plots.attention import (
+  LayerLine,
+  attention_by_length,
+)
 from hsa_jax.evaluation.plots.depth import (
   Grid,
   Sample,
@@ -36,12 +40,14 @@ __all__ = [
   "Difference",
   "Grid",
   "Histogram",
+  "LayerLine",
   "Panel",
   "Point",
   "Reads",
   "Recall",
   "Sample",
   "accuracy_by_length",
+  "attention_by_length",
   "count_cells",
   "differences",
   "distances",

@@ -21,6 +21,7 @@ def facts(info: RunInfo) -> Facts:
       ("token store", info.store[:12]),
       ("evaluation seed", str(info.seed)),
       ("keys and values stored as", info.kv_dtype),
+      *([("overridden", info.overrides)] if info.overrides else []),
     ]
   )
 

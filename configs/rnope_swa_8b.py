@@ -1,0 +1,59 @@
+"""RNoPE-SWA at 8B parameters (arXiv 2501.18795), to be estimated and launched.
+
+Run:      python train.py --config=configs/rnope_swa_8b.py --workdir=runs/rnope_swa_8b
+Estimate: python -m hsa_jax.cli.estimate --config=configs/rnope_swa_8b.py --topology=v5p:8x8x8
+
+Published: 8B parameters; a pattern of three windows of 4096 keys with RoPE of
+base 10,000 and one full layer without positions; no norm of queries and keys;
+5T tokens of pre-training. Published of its descendant Command R7B, and taken
+from there: 32 layers of width 4096, 32 query and 8 key heads of 128, MLP 14336,
+256,000 ids, tied embeddings, rows of 8192 tokens.
+
+Not published, and chosen here: optimizer, learning rate, batch, number of steps
+(a token count of its own, not the 5T), data. Not the same: blocks are
+sequential with RMSNorm, where Command R7B has attention and MLP side by side
+behind one LayerNorm, and scales its logits.
+"""
+
+from hsa_jax import config as c
+
+LOCAL = c.LayerConfig(position=c.Position.RELATIVE_ROPE)
+NOPE = c.LayerConfig(mixer=c.Mixer.FULL, position=c.Position.NONE)
+
+
+def build() -> c.Config:
+  """The configuration."""
+  model = c.ModelConfig(
+    vocab_size=256_000,
+    embed_dim=4096,
+    num_lower_layers=32,
+    num_upper_layers=0,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    mlp_dim=14_336,
+    window_size=4096,
+    rope_theta=10_000.0,
+    qk_norm=False,
+    compute_dtype="bfloat16",
+    remat=c.Remat.BLOCK,
+    layers=(LOCAL, LOCAL, LOCAL, NOPE),
+    hsa=c.HsaConfig(num_groups=0),
+  )
+  stage = c.StageConfig(num_steps=100_000, seq_len=8192, batch_size=512)
+  return c.Config(
+    model=model,
+    data=c.DataConfig(
+      corpus="files",
+      store="data/web",
+      tokenizer="hf:data/tokenizer.json",
+      stages=(stage,),
+    ),
+    optimizer=c.OptimizerConfig(learning_rate=3e-4, warmup_steps=2_000),
+    train=c.TrainConfig(checkpoint_every=1_000),
+    mesh=c.MeshConfig(data=1, fsdp=-1),
+  )
+
+
+def get_config():
+  return c.to_config_dict(build())

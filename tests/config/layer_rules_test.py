@@ -1,0 +1,152 @@
+"""Rules of layers: each broken one is a line that says what to do."""
+
+import dataclasses
+
+import pytest
+
+from hsa_jax.config import (
+  Config,
+  ConfigError,
+  LayerConfig,
+  Mixer,
+  Position,
+  config_hash,
+  from_dict,
+  from_json,
+  group_layers,
+  lower_layers,
+  to_json,
+  validate,
+)
+
+NOPE = {"mixer": "full", "position": "none"}
+ROPE = {"mixer": "full", "position": "absolute_rope"}
+STICK = {"mixer": "stick_breaking", "position": "none"}
+
+
+def config(*layers, **model) -> dict:
+  return {
+    "model": {"layers": layers, **model},
+    "data": {"stages": ({"num_steps": 500},)},
+  }
+
+
+@pytest.mark.parametrize(
+  "layers",
+  [
+    (NOPE,),
+    (ROPE, {}),
+    (STICK,),
+    ({}, {}, {"window": 9}, NOPE),
+    ({"qk_norm": False},),
+  ],
+)
+def test_good_patterns(layers):
+  cfg = from_dict(config(*layers))
+  validate(cfg)
+  assert from_json(to_json(cfg)) == cfg
+
+
+@pytest.mark.parametrize(
+  ("source", "line"),
+  [
+    (
+      config({"mixer": "full"}),
+      "model.layers[0].position = 'relative_rope': is for windows; the keys of"
+      " a full layer are rotated once, by their absolute position: use"
+      " 'absolute_rope', or 'none'",
+    ),
+    (
+      config({}, {"mixer": "stick_breaking"}),
+      "model.layers[1].position = 'relative_rope': stick-breaking attention"
+      " orders keys by itself; use 'none'",
+    ),
+    (
+      config({**NOPE, "window": 8}),
+      "model.layers[0].window = 8: a full layer has none; leave it out, or use"
+      " mixer = 'window'",
+    ),
+    (config({"window": 0}), "model.layers[0].window = 0: must be at least 1"),
+    (
+      config(*([NOPE] * 13)),
+      "model.layers: 13 layers in the pattern, and the model has 12; the last"
+      " would never be used",
+    ),
+    (
+      config(NOPE, full_implementation="flash"),
+      "model.full_implementation = 'flash': must be one of auto, reference,"
+      " blocked, splash, cudnn",
+    ),
+    (
+      config(STICK, full_implementation="splash"),
+      "model.full_implementation = 'splash': no kernel of stick-breaking"
+      " attention; use 'auto' or 'blocked'",
+    ),
+    (
+      {**config({}, NOPE), "mesh": {"context": 2}},
+      "mesh.context = 2: model.layers[1].mixer = 'full' needs the whole"
+      " sequence on a device; use mesh.fsdp or mesh.tensor",
+    ),
+    (
+      {**config({"window": 8}), "train": {"window_schedule": ((0, 4),)}},
+      "model.layers[0].window = 8: train.window_schedule narrows"
+      " model.window_size; leave one of the two out",
+    ),
+    (
+      config(NOPE, rope={"theta": 1e6}),
+      "model.rope: is for full layers with position = 'absolute_rope', and"
+      " model.layers has none; leave it out",
+    ),
+    (
+      config(ROPE, rope={"factor": 4.0}),
+      "model.rope.original_length = 0: with model.rope.factor = 4.0 it must be"
+      " the tokens of the longest training row",
+    ),
+    (
+      config(ROPE, rope={"factor": 0.5}),
+      "model.rope.factor = 0.5: must be at least 1; 1 is off",
+    ),
+    (
+      config(ROPE, rope={"theta": -1.0}),
+      "model.rope.theta = -1.0: must not be negative",
+    ),
+    (
+      config(ROPE, rope={"beta_fast": 1.0}),
+      "model.rope.beta_fast = 1.0: must be above model.rope.beta_slow = 1.0,"
+      " and that above 0",
+    ),
+  ],
+)
+def test_each_broken_rule_is_one_line(source, line):
+  with pytest.raises(ConfigError) as caught:
+    validate(from_dict(source))
+  assert caught.value.problems == [line]
+
+
+def test_a_misspelt_mixer_is_an_error():
+  with pytest.raises(
+    ConfigError, match="model.layers.0..mixer = 'ful'.*'full'"
+  ):
+    from_dict(config({"mixer": "ful"}))
+
+
+def test_no_pattern_changes_no_hash():
+  """Stored results of older runs still belong to their configuration."""
+  cfg = Config()
+  layers = (LayerConfig(mixer=Mixer.FULL, position=Position.NONE),)
+  model = dataclasses.replace(cfg.model, layers=layers)
+  assert config_hash(cfg) == "1ad7bc92cdec"
+  assert config_hash(dataclasses.replace(cfg, model=model)) != config_hash(cfg)
+
+
+def test_the_pattern_is_laid_over_the_whole_depth():
+  source = config({}, {}, NOPE, num_lower_layers=4, num_upper_layers=4)
+  source["model"]["hsa"] = {"num_groups": 2}
+  model = from_dict(source).model
+  full = [layer.mixer is Mixer.FULL for layer in lower_layers(model)]
+  assert full == [False, False, True, False]
+  upper = [
+    [layer.mixer is Mixer.FULL for layer in group_layers(model, group)]
+    for group in range(2)
+  ]
+  assert upper == [[False, True], [False, False]]
