@@ -36,7 +36,7 @@ NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --lengths=$(LENGTHS)
 
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
-  eval-32m ruler-tiny test test-slow test-lm-eval aot lint bench bench-memory \
+  eval-32m ruler-tiny ablation ablation-smoke ablation-report test test-slow test-lm-eval aot lint bench bench-memory \
   bench-decode bench-data clean
 
 help:  ## Lists the targets.
@@ -141,6 +141,31 @@ ruler-tiny: $(STAMP)  ## Trains on needles, keys and chains; evaluates to 1M and
 	$(RUN) eval.py --checkpoint=$(RULER_CHAINS) \
 	  --workdir=$(RULER_CHAINS)/eval_32m --suites=hsa_ruler --tasks=s_niah --lengths=32M --samples=1 \
 	  --memory=host --kv-dtype=int8
+
+# The ablation grid. More of it: make ablation SUBSET=sparsity SEEDS=3
+SWEEP := $(RUN) -m hsa_jax.cli.sweep --config=configs/ablation.py
+GRID := $(RUNS)/ablation
+STORED_GRID := benchmarks/results/ablation/tiny
+SUBSET ?= principles
+SEEDS ?= 5
+JOBS ?= 2
+
+ablation: $(STAMP)  ## Trains and evaluates the principles over five seeds; a report.
+	$(SWEEP) --size=tiny --workdir=$(GRID)/tiny --subset=$(SUBSET) \
+	  --seeds=$(SEEDS) --jobs=$(JOBS) --run --report
+
+ablation-smoke: $(STAMP)  ## The same of a 2 x 2 grid that learns nothing, in minutes.
+	@start=$$SECONDS && \
+	$(SWEEP) --size=smoke --workdir=$(GRID)/smoke --subset=square --seeds=2 \
+	  --jobs=2 --run --report && \
+	echo "ablation-smoke: $$((SECONDS - start)) s after set-up"
+
+# Keeps what was measured with the repository; from then on the report is remade
+# from that, whether the runs are still there or not.
+ablation-report: $(STAMP)  ## Remakes the stored report and the findings in the docs.
+	@mkdir -p $(STORED_GRID)
+	$(SWEEP) --size=tiny --seeds=$(SEEDS) --workdir=$(GRID)/tiny --report \
+	  --out=$(STORED_GRID) --doc=docs/ablation.md
 
 # --- development -------------------------------------------------------------
 

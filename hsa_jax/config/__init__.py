@@ -44,7 +44,9 @@ from hsa_jax.config.layers import (
   layers_of,
   lower_layers,
 )
-from hsa_jax.config.rules import fits_devices, source_problem, validate
+from hsa_jax.config.override import covers, with_overrides
+from hsa_jax.config.rules import fits_devices, validate
+from hsa_jax.config.stage_rules import source_problem
 
 __all__ = [
   "Config",
@@ -76,6 +78,7 @@ __all__ = [
   "Weighting",
   "WindowOverlap",
   "config_hash",
+  "covers",
   "differences",
   "fits_devices",
   "from_dict",
@@ -88,4 +91,5 @@ __all__ = [
   "to_dict",
   "to_json",
   "validate",
+  "with_overrides",
 ]

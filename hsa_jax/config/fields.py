@@ -239,6 +239,9 @@ class StageConfig:
   seq_len: int = 4_096
   batch_size: int = 16  # rows per optimizer step, over all devices
   sources: tuple[SourceConfig, ...] = (SourceConfig(),)
+  # Segments that a row consists of, each drawn by itself: what stands in the
+  # earlier ones distracts the later. 1: a row is one sample.
+  neg_sampling_group: int = field(default=1, metadata=ADDED_LATER)
 
 
 @dataclasses.dataclass(frozen=True)

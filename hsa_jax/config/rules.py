@@ -6,33 +6,15 @@ from typing import Any
 from hsa_jax.config.convert import ConfigError
 from hsa_jax.config.fields import (
   Config,
-  Haystack,
   HsaConfig,
   ModelConfig,
-  Needle,
   Residual,
   Schedule,
-  SourceConfig,
-  StageConfig,
-  Task,
 )
 from hsa_jax.config.layer_rules import layer_problems
+from hsa_jax.config.stage_rules import stage_problems
 from hsa_jax.config.train_rules import training_problems
 
-# Tasks whose filler is random ids, and tasks with one question of one thing.
-RANDOM_TASKS = (
-  Task.MQAR,
-  Task.COPY_SPAN,
-  Task.SELECTIVE_COPY,
-  Task.INDUCTION,
-)
-SINGLE_TASKS = (
-  Task.FWE,
-  Task.PASSKEY,
-  Task.COPY_SPAN,
-  Task.SELECTIVE_COPY,
-  Task.INDUCTION,
-)
 IMPLEMENTATIONS = {
   "model.window_implementation": ("auto", "reference", "banded", "splash"),
   "model.hsa.implementation": ("auto", "reference", "dense", "gather"),
@@ -66,7 +48,7 @@ def validate(
     *_training(cfg),
     *training_problems(cfg.train, cfg.num_steps),
     *layer_problems(cfg),
-    *_stages(cfg, min_question_len or {}),
+    *stage_problems(cfg, min_question_len or {}),
     *_mesh(cfg, num_devices),
     *_vocabulary(cfg, tokenizer_vocab_size),
   ]
@@ -245,113 +227,6 @@ def _schedule(
     if not 1 <= value <= maximum:
       yield f"{key} = {schedule}: values must be in 1..{maximum} ({name})"
       return
-
-
-def _stages(cfg: Config, min_question_len: dict[str, int]) -> Iterator[str]:
-  if not 0 <= cfg.data.synthetic_mix <= 1:
-    yield (
-      f"data.synthetic_mix = {cfg.data.synthetic_mix}: must be in [0, 1], a"
-      " share of the rows"
-    )
-  if not cfg.data.stages:
-    yield "data.stages = (): needs at least one stage"
-  for i, stage in enumerate(cfg.data.stages):
-    key = f"data.stages[{i}]"
-    yield from _stage(key, stage)
-    if stage.batch_size % max(cfg.train.grad_accum_steps, 1):
-      yield (
-        f"{key}.batch_size = {stage.batch_size}: must be divisible by"
-        f" train.grad_accum_steps = {cfg.train.grad_accum_steps}"
-      )
-    for j, source in enumerate(stage.sources):
-      need = min_question_len.get(f"{i}/{j}", 0)
-      if stage.seq_len < need:
-        yield (
-          f"{key}.seq_len = {stage.seq_len}: source {j} ({source.num_needles}"
-          f" needles, {source.num_questions} questions) needs {need} tokens"
-        )
-    need = min_question_len.get(f"{i}/mix", 0)
-    if stage.seq_len < need:
-      yield (
-        f"{key}.seq_len = {stage.seq_len}: data.synthetic_mix ="
-        f" {cfg.data.synthetic_mix} needs {need} tokens"
-      )
-
-
-def _stage(key: str, stage: StageConfig) -> Iterator[str]:
-  numbers = {
-    f"{key}.num_steps": stage.num_steps,
-    f"{key}.seq_len": stage.seq_len,
-    f"{key}.batch_size": stage.batch_size,
-  }
-  yield from _bounds(numbers, 1, "must be at least 1")
-  if not stage.sources:
-    yield f"{key}.sources = (): needs at least one source"
-  for j, source in enumerate(stage.sources):
-    if not source.weight > 0:
-      yield f"{key}.sources[{j}].weight = {source.weight}: must be above 0"
-    problem = source_problem(source)
-    if problem:
-      yield f"{key}.sources[{j}].{problem}"
-
-
-def source_problem(source: SourceConfig) -> str:
-  """The first broken rule of one source as `field = value: rule`, or ""."""
-  return next(_source(source), "")
-
-
-def _source(source: SourceConfig) -> Iterator[str]:
-  task, haystack = source.task, source.haystack
-  if haystack is Haystack.RANDOM and task not in (Task.COPY, *RANDOM_TASKS):
-    yield (
-      f"haystack = 'random': only with task = 'copy', got task ="
-      f" {str(task)!r}; use 'text' or 'noise'"
-    )
-  if task is Task.COPY and haystack is Haystack.NOISE:
-    yield "haystack = 'noise': task = 'copy' repeats 'text' or 'random'"
-  if task in RANDOM_TASKS and haystack is not Haystack.RANDOM:
-    yield (
-      f"haystack = {str(haystack)!r}: task = {str(task)!r} hides its ids among"
-      " random ones; use 'random'"
-    )
-  if source.needle is Needle.IDS and task is not Task.NIAH:
-    yield (
-      f"needle = 'ids': only with task = 'niah', got task = {str(task)!r}; use"
-      " 'digits'"
-    )
-  yield from _counts(source)
-
-
-def _counts(source: SourceConfig) -> Iterator[str]:
-  """Needles and questions of a source."""
-  needles, asked = source.num_needles, source.num_questions
-  if source.task in (Task.NIAH, Task.MQAR) and not 1 <= asked <= needles:
-    yield f"num_questions = {asked}: must be in 1..num_needles = {needles}"
-  if source.task is Task.MK_MQ and (asked % 2 or not 2 <= asked <= needles):
-    yield (
-      f"num_questions = {asked}: must be even and in 2..num_needles ="
-      f" {needles}; task = 'mk_mq' asks for two in each question"
-    )
-  if source.task is Task.VT:
-    each = source.chain_length
-    if each < 1:
-      yield f"chain_length = {each}: must be at least 1"
-    elif needles < each or needles % each:
-      yield (
-        f"num_needles = {needles}: must be a multiple of chain_length = {each},"
-        " the variables of a chain of task = 'vt'"
-      )
-    elif not 1 <= asked <= needles // each:
-      yield f"num_questions = {asked}: must be in 1..{needles // each} chains"
-  elif source.chain_length != SourceConfig.chain_length:
-    yield (
-      f"chain_length = {source.chain_length}: only task = 'vt' has chains;"
-      " leave it out"
-    )
-  if source.task in SINGLE_TASKS:
-    for name, value in (("num_needles", needles), ("num_questions", asked)):
-      if value != 1:
-        yield f"{name} = {value}: task = {str(source.task)!r} has one; use 1"
 
 
 def _mesh(cfg: Config, num_devices: int | None) -> Iterator[str]:

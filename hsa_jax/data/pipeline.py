@@ -22,7 +22,7 @@ from hsa_jax.config.fields import (
   StageConfig,
   Task,
 )
-from hsa_jax.config.rules import source_problem
+from hsa_jax.config.stage_rules import source_problem
 from hsa_jax.data.errors import StoreError
 from hsa_jax.data.rng import MIX, TRAIN, make_rng
 from hsa_jax.data.sample import cut_ring, render
@@ -170,7 +170,23 @@ class TrainData:
     mixed = self._mixed(step, row, tokens, answers)
     if mixed:
       return
-    rng = make_rng(self._seed, TRAIN, step, row)
+    stage = self._stages[stage_index]
+    size = stage.seq_len // stage.neg_sampling_group
+    for i in range(stage.neg_sampling_group):
+      last = i == stage.neg_sampling_group - 1
+      part = slice(i * size, None if last else (i + 1) * size)
+      # The first segment's stream is that of a row that is one sample.
+      rng = make_rng(self._seed, TRAIN, step, row, i)
+      self._segment(stage_index, rng, tokens[part], answers[part])
+
+  def _segment(
+    self,
+    stage_index: int,
+    rng: np.random.Generator,
+    tokens: np.ndarray,
+    answers: np.ndarray,
+  ) -> None:
+    """Writes one sample of the stage's mixture, in place."""
     sources = self._stages[stage_index].sources
     choice = _choose(self._shares[stage_index], rng.random())
     task, source = self._tasks[stage_index][choice], sources[choice]
