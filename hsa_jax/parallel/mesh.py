@@ -246,7 +246,7 @@ def place_batch(batch: Any, mesh: Mesh) -> Any:
     num_rows = len(x) // own * _num_parts(mesh)
     numbers = local_rows(mesh, num_rows)
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: Any) -> np.ndarray:
       start, stop, _ = index[0].indices(num_rows)
       first = int(np.searchsorted(numbers, start))
       return x[first : first + stop - start]

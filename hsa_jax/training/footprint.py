@@ -87,7 +87,8 @@ class Local(NamedTuple):
 
   Attributes:
     rows: of the batch.
-    tokens: rows times their length.
+    tokens: rows times their length, of which each device of `context` has a
+      part.
     tensor: devices that share each matrix product.
     size: bytes of the compute type.
   """
@@ -180,8 +181,9 @@ def local_share(cfg: Config, stage: StageConfig, mesh: AbstractMesh) -> Local:
   sizes = dict(mesh.shape)
   split = sizes["data"] * sizes["fsdp"] * cfg.train.grad_accum_steps
   rows = math.ceil(stage.batch_size / split)
+  tokens = rows * math.ceil(stage.seq_len / sizes["context"])
   size = jax.numpy.dtype(cfg.model.compute_dtype).itemsize
-  return Local(rows, rows * stage.seq_len, sizes["tensor"], size)
+  return Local(rows, tokens, sizes["tensor"], size)
 
 
 def _bytes(tree: Any, mesh: AbstractMesh) -> int:

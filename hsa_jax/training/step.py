@@ -198,7 +198,7 @@ def make_train_step(
       grad_norm=optax.tree.norm(grads),
       learning_rate=jnp.asarray(rate(taken)),
       update_norm=optax.tree.norm(updates),
-      token_hash=token_hash(batch.tokens),
+      token_hash=token_hash(jnp.asarray(batch.tokens)),
       guard=guard,
     )
     return TrainState(model, opt_state, state.step + 1), metrics

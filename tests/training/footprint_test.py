@@ -153,6 +153,14 @@ def test_micro_batches_divide_activations_alone():
   assert two.parameters == one.parameters
 
 
+def test_context_divides_the_tokens_of_a_row():
+  """Two rows a device, whole; or eight rows in four parts each."""
+  whole = needed(config(MeshConfig(data=-1)))
+  split = needed(config(MeshConfig(data=2, context=4)))
+  assert (split.head, split.saved) == (whole.head, whole.saved)
+  assert split.parameters == whole.parameters
+
+
 def test_gradients_or_logits_whichever_is_more():
   got = needed(config())
   fixed = got.parameters + got.optimizer + got.saved
