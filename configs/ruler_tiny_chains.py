@@ -19,7 +19,7 @@ from hsa_jax.config import StageConfig, Task
 STAGES = (
   StageConfig(
     name="chains",
-    num_steps=500,
+    num_steps=1500,
     seq_len=704,
     batch_size=6,
     sources=(
