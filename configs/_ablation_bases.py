@@ -1,11 +1,11 @@
-"""The ablation grid by size: bases, measures. Cells: configs/ablation.py."""
+"""The ablation grid by size: bases, measures, models without a memory."""
 
 import dataclasses
 
 from configs import paper_240m, quickstart
 from configs.ruler_tiny import row
 from hsa_jax import config as c
-from hsa_jax.ablation import Measure
+from hsa_jax.ablation import Cell, Measure
 from hsa_jax.config import Haystack, SourceConfig, StageConfig, Task
 
 TEXT = SourceConfig(weight=0.15)
@@ -136,3 +136,39 @@ FINALS = {
   "small": Measure("1M,4M", "10", suites="hsa_ruler", tasks="s_niah"),
   "paper": Measure("16M,32M", "2", suites="hsa_ruler", tasks="s_niah"),
 }
+
+
+def baselines(base):
+  """Other models with the parameters, the data and the steps of the base."""
+  length = base.data.stages[-1].seq_len
+  yarn = f"model.rope.factor=16,model.rope.original_length={length}"
+  rope = c.LayerConfig(c.Mixer.FULL, c.Position.ABSOLUTE_ROPE)
+  nope = c.LayerConfig(c.Mixer.FULL, c.Position.NONE)
+  stick = c.LayerConfig(c.Mixer.STICK_BREAKING, c.Position.NONE)
+  return (
+    _without_memory(base, "B1-rope", "full attention is enough", rope),
+    _without_memory(
+      base, "B1-yarn", "so it is with YaRN", rope, f"--override={yarn}"
+    ),
+    _without_memory(base, "B2-window", "a sliding window is enough"),
+    _without_memory(base, "B3-stick", "stick-breaking is enough", stick),
+    _without_memory(base, "B7-nope", "no positions are needed", nope),
+  )
+
+
+def _without_memory(base, name, claim, layer=None, *flags):
+  """A model of one kind of layers, two of them in place of the memory."""
+  model = base.model
+  return Cell(
+    name,
+    "baseline",
+    claim,
+    {
+      "model.hsa.num_groups": 0,
+      "model.num_lower_layers": model.num_lower_layers + 1,
+      "model.num_upper_layers": model.num_upper_layers + 1,
+      **({"model.layers": (layer,)} if layer else {}),
+    },
+    matched=True,
+    eval_flags=flags,
+  )

@@ -18,7 +18,7 @@ Sizes:    tiny   minutes a cell on one core; measured, see docs/ablation.md
 
 import dataclasses
 
-from configs._ablation_bases import BASES, FINALS, MEASURES
+from configs._ablation_bases import BASES, FINALS, MEASURES, baselines
 from hsa_jax import config as c
 from hsa_jax.ablation import Cell, Grid, Undefined, cell_config
 from hsa_jax.config import SourceConfig, Task
@@ -29,7 +29,7 @@ SUBSETS = {
   "principles": ("A0", "A1-none", "A2", "A3", "A4", "B2"),
   "square": ("A0", "A1-none", "A3"),
   "encoder": ("A1",),
-  "sparsity": ("A6", "A7", "A8"),
+  "sparsity": ("A6", "A7", "A8", "A9"),
   "weights": ("A5",),
   "chunk_size": ("A10",),
   "window": ("A11",),
@@ -37,7 +37,7 @@ SUBSETS = {
   "groups": ("A13",),
   "options": ("A14",),
   "schedules": ("A6-grow", "A11-warm", "S1", "S2"),
-  "baselines": ("B2",),
+  "baselines": ("B1", "B2", "B3", "B7"),
 }
 
 
@@ -349,21 +349,19 @@ def schedules(base):
   )
 
 
-def baselines(base):
-  """Other models with the parameters, the data and the steps of the base."""
-  model = base.model
-  return (
+def other_slots(base):
+  """Trained with one K, read with another: nothing is trained again for it."""
+  few = base.model.hsa.top_k
+  many = 4 * few
+  return tuple(
     Cell(
-      "B2-window",
-      "baseline",
-      "a sliding window is enough",
-      {
-        "model.hsa.num_groups": 0,
-        "model.num_lower_layers": model.num_lower_layers + 1,
-        "model.num_upper_layers": model.num_upper_layers + 1,
-      },
-      matched=True,
-    ),
+      f"A9-k{trained}to{read}",
+      "top_k at test time",
+      "what was learned with some slots is of use with others",
+      {"model.hsa.top_k": trained} if trained != few else {},
+      eval_flags=(f"--override=model.hsa.top_k={read}",),
+    )
+    for trained, read in ((few, many), (many, few))
   )
 
 
@@ -381,6 +379,7 @@ def get_grid(size="tiny") -> Grid:
       *positions(),
       *groups(base),
       *options(base),
+      *other_slots(base),
       *schedules(base),
       *baselines(base),
     ),

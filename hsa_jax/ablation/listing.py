@@ -20,10 +20,11 @@ def list_cells(grid: Grid, found: Sequence[Resolved]) -> Iterator[str]:
     length = max(stage.seq_len for stage in one.cfg.data.stages)
     flops = flops_per_token(one.cfg.model, length).useful / 1e6
     share = one.parameters / base - 1
-    changed = changed_fields(grid.base, one.cfg)
+    differs = shorten(changed_fields(grid.base, one.cfg))
+    told = "; ".join(filter(None, (differs, *one.cell.eval_flags)))
     yield (
       f"{one.cell.name:{width}}  {one.parameters:11,}  {share:+7.1%}"
-      f"  {flops:11.3f}  {shorten(changed) or one.cell.claim}"
+      f"  {flops:11.3f}  {told or one.cell.claim}"
     )
   for combination in grid.undefined:
     yield f"{combination.name:{width}}  undefined: {combination.reason}"

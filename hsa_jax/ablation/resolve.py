@@ -119,7 +119,9 @@ def changed_fields(base: Config, cfg: Config) -> list[str]:
 
 
 def _fields(value: Any, path: str = "") -> dict[str, Any]:
-  """Values by path; tuples of plain values are values."""
+  """Values by path; tuples of plain values are values, patterns a text."""
+  if path == "model.layers":
+    return {path: ", ".join(map(_layer_text, value)) or "windows"}
   if isinstance(value, dict):
     items = [(f"{path}.{key}" if path else key, v) for key, v in value.items()]
   elif isinstance(value, tuple) and value and isinstance(value[0], dict):
@@ -127,6 +129,10 @@ def _fields(value: Any, path: str = "") -> dict[str, Any]:
   else:
     return {path: value}
   return {k: leaf for p, v in items for k, leaf in _fields(v, p).items()}
+
+
+def _layer_text(layer: dict[str, Any]) -> str:
+  return " ".join(str(value) for value in layer.values() if value is not None)
 
 
 def _matched(cfg: Config, target: int, where: str) -> Config:

@@ -1,19 +1,23 @@
 """`--override`: fields of a finished checkpoint that may differ from training.
 
-Only what no parameter's shape and no other part of the model depends on: the
-rotary angles of full layers (`config.RopeConfig`). What is overridden enters
-the hash of the configuration, so results with and without it never mix.
+Only what no parameter's shape depends on: the rotary angles of full layers
+(`config.RopeConfig`) and the number of chunks that a token reads. What is
+overridden enters the hash of the configuration, so results with and without it
+never mix.
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from hsa_jax.config import Config, RopeConfig, from_dict, to_dict, validate
+from hsa_jax.config import Config, RopeConfig, validate, with_overrides
 from hsa_jax.evaluation.lengths import FlagError
 
-_PREFIX = "model.rope."
-_FIELDS = tuple(field.name for field in dataclasses.fields(RopeConfig))
+_FIELDS = (
+  *(f"model.rope.{field.name}" for field in dataclasses.fields(RopeConfig)),
+  "model.hsa.top_k",
+)
+_WHERE = "the configuration with --override"
 
 
 def add_override_flag(add: Callable[..., Any]) -> None:
@@ -23,8 +27,9 @@ def add_override_flag(add: Callable[..., Any]) -> None:
     default="",
     metavar="NAME=NUMBER,...",
     help="fields of the checkpoint's configuration that need no training, as"
-    " model.rope.factor=4,model.rope.original_length=1024 (YaRN) or"
-    " model.rope.theta=1000000; such results need a --workdir of their own",
+    " model.rope.factor=4,model.rope.original_length=1024 (YaRN),"
+    " model.rope.theta=1000000 or model.hsa.top_k=16; such results need a"
+    " --workdir of their own",
   )
 
 
@@ -32,17 +37,17 @@ def read_overrides(text: str) -> dict[str, int | float]:
   """`"model.rope.factor=4"` -> {"model.rope.factor": 4}; several by commas.
 
   Raises:
-    FlagError: for anything but `model.rope.NAME=NUMBER`.
+    FlagError: for any other field, and for what is not a number.
   """
   found: dict[str, int | float] = {}
   problems = []
   for part in filter(None, text.split(",")):
     name, _, value = (piece.strip() for piece in part.partition("="))
     number = _number(value)
-    if not name.startswith(_PREFIX) or name[len(_PREFIX) :] not in _FIELDS:
+    if name not in _FIELDS:
       problems.append(
         f"--override: {name!r} cannot change on a finished checkpoint; one of"
-        f" {', '.join(_PREFIX + field for field in _FIELDS)}"
+        f" {', '.join(_FIELDS)}"
       )
     elif number is None:
       problems.append(f"--override: {name}={value!r}: must be a number")
@@ -61,11 +66,8 @@ def overridden(cfg: Config, overrides: dict[str, int | float]) -> Config:
   """
   if not overrides:
     return cfg
-  fields: dict[str, Any] = to_dict(cfg)
-  for name, value in overrides.items():
-    fields["model"]["rope"][name.removeprefix(_PREFIX)] = value
-  changed = from_dict(fields, where="the configuration with --override")
-  validate(changed, where="the configuration with --override")
+  changed = with_overrides(cfg, overrides, where=_WHERE)
+  validate(changed, where=_WHERE)
   return changed
 
 

@@ -25,6 +25,7 @@ SIZES = ("tiny", "smoke", "small", "paper")
 # cell changes this list, and sees what the change does.
 LAST = "data.stages[1]"
 GROUP = f"{LAST}.neg_sampling_group"
+NO_MEMORY = "hsa.num_groups num_lower_layers num_upper_layers mlp_dim"
 GOLDEN = {
   "A0": "hsa.encoder_layers hsa.landmark hsa.residual mlp_dim",
   "A1-none": "hsa.encoder_layers hsa.landmark mlp_dim",
@@ -61,10 +62,16 @@ GOLDEN = {
   "A14-prenorm": "hsa.encoder_prenorm",
   "A14-landmark_norm": "hsa.landmark_norm",
   "A14-block_window": "hsa.block_window mlp_dim",
+  "A9-k4to16": "",
+  "A9-k16to4": "hsa.top_k",
   "S1-copy": "data.stages",
   "S2-segments2": f"{LAST}.seq_len {LAST}.batch_size {GROUP}",
   "S2-segments4": f"{LAST}.seq_len {LAST}.batch_size {GROUP}",
-  "B2-window": "hsa.num_groups num_lower_layers num_upper_layers mlp_dim",
+  "B1-rope": f"layers {NO_MEMORY}",
+  "B1-yarn": f"layers {NO_MEMORY}",
+  "B2-window": NO_MEMORY,
+  "B3-stick": f"layers {NO_MEMORY}",
+  "B7-nope": f"layers {NO_MEMORY}",
 }
 
 
@@ -105,7 +112,16 @@ def test_matched_cells_have_the_parameters_of_the_base(sized):
 
 
 @pytest.mark.parametrize(
-  "name", ["base", "A0", "A1-layers2", "A13-twice", "A13-heads", "B2-window"]
+  "name",
+  [
+    "base",
+    "A0",
+    "A1-layers2",
+    "A13-twice",
+    "A13-heads",
+    "B2-window",
+    "B3-stick",
+  ],
 )
 def test_counts_are_those_of_the_built_model(tiny, name):
   (cell,) = [c for c in tiny.all_cells() if c.name == name]

@@ -33,6 +33,7 @@ def test_fields_are_read_and_set():
   rope = overridden(cfg, found).model.rope
   assert (rope.factor, rope.original_length, rope.theta) == (4.0, 64, 1e6)
   assert overridden(cfg, {}) is cfg
+  assert overridden(Config(), {"model.hsa.top_k": 3}).model.hsa.top_k == 3
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,8 @@ def test_the_changed_configuration_is_checked():
     overridden(Config(model=MODEL), {"model.rope.factor": 4})
   with pytest.raises(ConfigError, match="model.layers has none"):
     overridden(Config(), read_overrides(YARN))
+  with pytest.raises(ConfigError, match="model.hsa.top_k = 0"):
+    overridden(Config(), {"model.hsa.top_k": 0})
   with pytest.raises(ConfigError, match="original_length = 6.5: must be int"):
     overridden(Config(model=MODEL), {"model.rope.original_length": 6.5})
 
