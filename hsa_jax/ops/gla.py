@@ -24,6 +24,11 @@ from hsa_jax.ops.chunked import real_tokens, scan_chunks
 BLOCK = 16  # tokens whose pairs are exponentiated one by one
 
 
+def block_length(chunk: int) -> int:
+  """Tokens of a block: at most `BLOCK`, and they divide the chunk."""
+  return math.gcd(chunk, BLOCK)
+
+
 def gla(
   query: Float[Array, "B T N Z"],
   key: Float[Array, "B T N Z"],
@@ -53,7 +58,7 @@ def gla(
   chunk, and `3 Z` elementwise for each token of the block.
   """
   length = value.shape[1]
-  block = min(math.gcd(chunk, BLOCK), length)
+  block = min(block_length(chunk), length)
   size = min(chunk, -(-length // block) * block)
   real = real_tokens(length, count)
   if real is not None:

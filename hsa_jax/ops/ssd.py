@@ -2,9 +2,9 @@
 
     S_t = exp(-d_t a) S_(t-1) + d_t x_t B_t^T        y_t = S_t C_t
 
-with one state `[P Z]` per head, a positive slope `a` per head and a step `d` per
-head and token; heads of a group share B (key) and C (query). Inside a chunk,
-with c the sum of -d a up to and including a token,
+with one state `[P Z]` per head, a positive slope `a` per head and a step `d`
+per head and token; heads of a group share B (key) and C (query). Inside a
+chunk, with c the sum of -d a up to and including a token,
 
     y_l = exp(c_l) S C_l + sum_(s <= l) (C_l B_s) exp(c_l - c_s) d_s x_s
 

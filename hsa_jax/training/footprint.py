@@ -34,7 +34,15 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AbstractMesh, AxisType
 
-from hsa_jax.config import Config, ModelConfig, Remat, StageConfig, layers_of
+from hsa_jax.config import (
+  Config,
+  Mlp,
+  ModelConfig,
+  Remat,
+  Residual,
+  StageConfig,
+  layers_of,
+)
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import executed_lengths
 from hsa_jax.models.mixers import MIXERS
@@ -241,11 +249,14 @@ def _insides(
     return local.size * (4 * cfg.embed_dim + wide)
 
   depth = cfg.num_lower_layers + cfg.num_upper_layers
-  layers = [
-    inside(heads, own.mlp_dim)
-    + score * MIXERS[mixer].stored_keys(own, stage.seq_len, backend)
-    for mixer, own in layers_of(cfg, 0, depth)
-  ]
+  layers = []
+  for mixer, own, mlp in layers_of(cfg, 0, depth):
+    kind = MIXERS[mixer]
+    keys = kind.stored_keys(own, stage.seq_len, backend) * kind.heads(own)
+    layers.append(
+      inside(kind.widths(own), own.mlp_dim if mlp is Mlp.GATED else 0)
+      + copies * 4 * keys / local.tensor
+    )
   if not hsa.num_groups:
     return layers, 0.0, 0.0
   layer = inside(heads, hsa.encoder_mlp_dim) + score * (hsa.chunk_size + 1)
@@ -257,4 +268,5 @@ def _insides(
   ):
     # The last tile sees all chunks; the mean is over all tiles.
     keys = dense_tile(stage.seq_len)
-  return layers, encoder, inside(own, cfg.mlp_dim) + score * keys
+  mlp_dim = 0 if hsa.residual is Residual.PLAIN else cfg.mlp_dim
+  return layers, encoder, inside(own, mlp_dim) + score * keys
