@@ -14,7 +14,7 @@ from configs import full_rope_tiny
 from hsa_jax import config as c
 
 MAMBA = c.LayerConfig(mixer=c.Mixer.MAMBA2, mlp=c.Mlp.NONE)
-SIZES = c.Mamba2Config(head_dim=32, state_dim=32, chunk_size=64)
+SIZES = c.Mamba2Config(head_dim=32, state_dim=32, chunk_size=16)
 
 
 def build() -> c.Config:
