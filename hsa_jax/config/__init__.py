@@ -20,6 +20,7 @@ from hsa_jax.config.fields import (
   LayerConfig,
   MeshConfig,
   Mixer,
+  Mlp,
   ModelConfig,
   Needle,
   Noise,
@@ -45,21 +46,34 @@ from hsa_jax.config.layers import (
   lower_layers,
 )
 from hsa_jax.config.override import covers, with_overrides
+from hsa_jax.config.recurrent import (
+  GlaConfig,
+  InitialState,
+  InitialStateConfig,
+  Mamba2Config,
+)
+from hsa_jax.config.recurrent_rules import RECURRENT
 from hsa_jax.config.rules import fits_devices, validate
 from hsa_jax.config.stage_rules import source_problem
 
 __all__ = [
+  "RECURRENT",
   "Config",
   "ConfigError",
   "DataConfig",
+  "GlaConfig",
   "Guard",
   "Haystack",
   "HsaConfig",
+  "InitialState",
+  "InitialStateConfig",
   "Landmark",
   "Layer",
   "LayerConfig",
+  "Mamba2Config",
   "MeshConfig",
   "Mixer",
+  "Mlp",
   "ModelConfig",
   "Needle",
   "Noise",

@@ -12,6 +12,12 @@ import dataclasses
 import enum
 from dataclasses import field
 
+from hsa_jax.config.recurrent import (
+  GlaConfig,
+  InitialStateConfig,
+  Mamba2Config,
+)
+
 # Such a field is left out of `config_hash` at its default, so that results of
 # older runs still belong to the same configuration.
 ADDED_LATER = {"added_later": True}
@@ -40,6 +46,7 @@ class Residual(enum.StrEnum):
 
   BYPASS = "bypass"  # y = x + M(norm(x + H))
   STANDARD = "standard"  # y = x + H + M(norm(x + H))
+  PLAIN = "plain"  # y = x + H, a block without an MLP
 
 
 class Noise(enum.StrEnum):
@@ -69,6 +76,15 @@ class Mixer(enum.StrEnum):
   WINDOW = "window"  # softmax over the last W keys
   FULL = "full"  # softmax over every key up to the token's own
   STICK_BREAKING = "stick_breaking"  # of every earlier key, nearest first
+  MAMBA2 = "mamba2"  # a state that decays as a whole, head by head
+  GLA = "gla"  # a state whose channels decay each by itself
+
+
+class Mlp(enum.StrEnum):
+  """What follows the mixer in a block."""
+
+  GATED = "gated"  # SwiGLU behind a norm of its own
+  NONE = "none"  # nothing, as in published Mamba models
 
 
 class Position(enum.StrEnum):
@@ -168,6 +184,7 @@ class LayerConfig:
   position: Position | None = None
   qk_norm: bool | None = None
   window: int | None = None  # W of this layer; of windows only
+  mlp: Mlp = field(default=Mlp.GATED, metadata=ADDED_LATER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +228,8 @@ class ModelConfig:
   # Repeated over the depth, what is left of it cut off; (): windows only.
   layers: tuple[LayerConfig, ...] = field(default=(), metadata=ADDED_LATER)
   rope: RopeConfig = field(default=RopeConfig(), metadata=ADDED_LATER)
+  mamba2: Mamba2Config = field(default=Mamba2Config(), metadata=ADDED_LATER)
+  gla: GlaConfig = field(default=GlaConfig(), metadata=ADDED_LATER)
   # auto | reference | blocked | splash | cudnn, of full and stick-breaking
   full_implementation: str = field(default="auto", metadata=ADDED_LATER)
   hsa: HsaConfig = field(default_factory=HsaConfig)
@@ -242,6 +261,9 @@ class StageConfig:
   # Segments that a row consists of, each drawn by itself: what stands in the
   # earlier ones distracts the later. 1: a row is one sample.
   neg_sampling_group: int = field(default=1, metadata=ADDED_LATER)
+  # Steps that a row goes on through the text, each where the one before ended,
+  # until it begins elsewhere. 1: every row is drawn by itself.
+  stream_steps: int = field(default=1, metadata=ADDED_LATER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,6 +329,9 @@ class TrainConfig:
   diagnose_every: int = field(default=100, metadata=ADDED_LATER)
   # (first, end): steps first .. end - 1 are traced; (): none.
   profile_steps: tuple[int, ...] = field(default=(), metadata=ADDED_LATER)
+  initial_state: InitialStateConfig = field(
+    default=InitialStateConfig(), metadata=ADDED_LATER
+  )
   # Of Weights & Biases, which then gets every metric; "": none.
   wandb_project: str = field(default="", metadata=ADDED_LATER)
 

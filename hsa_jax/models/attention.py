@@ -9,19 +9,19 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from hsa_jax.config import Layer, ModelConfig, Remat, layers_of
+from hsa_jax.config import Layer, Mlp, ModelConfig, Remat, layers_of
 from hsa_jax.models.layers import GatedMlp, RMSNorm, stack
 from hsa_jax.models.mixers import MIXERS
 from hsa_jax.models.remat import apply_remat, name_input
 from hsa_jax.parallel import split_rows
-from hsa_jax.types import Carry, Limits
+from hsa_jax.types import Carry, Limits, RecurrentState
 
 # Stacks up to this depth are unrolled: a compile-time choice, no layout.
 MAX_UNROLLED_LAYERS = 4
 
 
 class Block(nnx.Module):
-  """`h = x + Mix(norm(x))`, then `h + MLP(norm(h))`.
+  """`h = x + Mix(norm(x))`, then `h + MLP(norm(h))`, if it has an MLP.
 
   The mixer is called `attention` whichever it is: a name of checkpoints.
   """
@@ -30,6 +30,9 @@ class Block(nnx.Module):
     cfg = layer.cfg
     self.attention_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
     self.attention = MIXERS[layer.mixer].module(cfg, rngs=rngs)
+    self.has_mlp = layer.mlp is Mlp.GATED
+    if not self.has_mlp:
+      return
     self.mlp_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
     self.mlp = GatedMlp(
       cfg.embed_dim,
@@ -52,7 +55,9 @@ class Block(nnx.Module):
       self.attention_norm(x), state, position, limits, count
     )
     x = x + read
-    return x + self.mlp(self.mlp_norm(x)), state
+    if self.has_mlp:
+      x = x + self.mlp(self.mlp_norm(x))
+    return x, state
 
 
 class Pattern(nnx.Module):
@@ -108,6 +113,16 @@ def empty_state(blocks: Blocks, batch: int, capacity: int) -> Carry:
   return jax.tree.map(lambda x: jnp.stack([x] * depth_of(blocks)), one)
 
 
+def recurrent_state(blocks: Blocks, batch: int) -> Carry:
+  """`empty_state` of recurrent layers alone; None for all others."""
+  if isinstance(blocks, Pattern):
+    return tuple(recurrent_state(b, batch) for b in blocks.places)
+  one = jax.eval_shape(lambda: blocks.attention.init_state(batch, 1))
+  if not isinstance(one, RecurrentState):
+    return None
+  return empty_state(blocks, batch, 0)
+
+
 def single_layers(
   blocks: Blocks, caches: Carry
 ) -> Iterator[tuple[Block, Carry]]:
@@ -123,7 +138,7 @@ def single_layers(
 
 def depth_of(blocks: Block) -> int:
   """Layers of a stack."""
-  return blocks.mlp_norm.scale.shape[0]
+  return blocks.attention_norm.scale.shape[0]
 
 
 def run_blocks(
@@ -171,6 +186,7 @@ def _run_pattern(
   remat: Remat,
 ) -> tuple[jax.Array, Carry]:
   """Layers of several kinds in turn: whole periods in a scan, then the rest."""
+  nothing = caches is None
   caches = [None] * len(blocks) if caches is None else list(caches)
   stacks: list[Any] = list(zip(blocks, caches, strict=True))
 
@@ -196,4 +212,4 @@ def _run_pattern(
     x, last = run(x, rest, whole, whole + 1)
     joined = jax.tree.map(lambda *a: jnp.concatenate(a), after[:rest], last)
     after = [*joined, *after[rest:]]
-  return x, None if caches[0] is None else tuple(after)
+  return x, None if nothing else tuple(after)

@@ -34,13 +34,22 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AbstractMesh, AxisType
 
-from hsa_jax.config import Config, ModelConfig, Remat, StageConfig, layers_of
+from hsa_jax.config import (
+  Config,
+  Mlp,
+  ModelConfig,
+  Remat,
+  Residual,
+  StageConfig,
+  layers_of,
+)
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import executed_lengths
 from hsa_jax.models.mixers import MIXERS
 from hsa_jax.ops.read import dense_recomputes, dense_tile
 from hsa_jax.parallel import AXES, ShardingRow, mesh_shape, sharding_table
 from hsa_jax.training.guard import run_optimizer
+from hsa_jax.training.initial import empty_kept
 from hsa_jax.training.state import TrainState, abstract_state
 
 COPIES = 3  # of logits or scores in float32: values, softmax, gradient
@@ -52,7 +61,8 @@ class Footprint(NamedTuple):
 
   Attributes:
     parameters: float32, exact.
-    optimizer: its state between steps, exact.
+    optimizer: its state between steps, and recurrent states that a step leaves
+      to the next one; exact.
     gradients: float32.
     saved: activations kept for the backward pass.
     head: copies of the logits.
@@ -105,7 +115,8 @@ def state_shapes(cfg: Config) -> TrainState:
   return abstract_state(
     lambda rngs: LanguageModel(cfg.model, rngs=rngs),
     tx,
-    mesh=abstract_mesh((1,) * len(AXES)),  # type: ignore[arg-type]
+    mesh=abstract_mesh((1,) * len(AXES)),  # type: ignore[arg-type],
+    kept=empty_kept(cfg),
   )
 
 
@@ -162,6 +173,7 @@ def footprint(
   parameters = _bytes(state.model, mesh)
   optimizer = _bytes({"opt_state": state.opt_state}, mesh)
   away = optimizer if cfg.train.offload_optimizer else 0
+  optimizer += _bytes({"kept": state.kept}, mesh)
   local = local_share(cfg, stage, mesh)
   saved, left = _saved(cfg.model, stage, local, backend)
   return Footprint(
@@ -241,11 +253,14 @@ def _insides(
     return local.size * (4 * cfg.embed_dim + wide)
 
   depth = cfg.num_lower_layers + cfg.num_upper_layers
-  layers = [
-    inside(heads, own.mlp_dim)
-    + score * MIXERS[mixer].stored_keys(own, stage.seq_len, backend)
-    for mixer, own in layers_of(cfg, 0, depth)
-  ]
+  layers = []
+  for mixer, own, mlp in layers_of(cfg, 0, depth):
+    kind = MIXERS[mixer]
+    keys = kind.stored_keys(own, stage.seq_len, backend) * kind.heads(own)
+    layers.append(
+      inside(kind.widths(own), own.mlp_dim if mlp is Mlp.GATED else 0)
+      + copies * 4 * keys / local.tensor
+    )
   if not hsa.num_groups:
     return layers, 0.0, 0.0
   layer = inside(heads, hsa.encoder_mlp_dim) + score * (hsa.chunk_size + 1)
@@ -257,4 +272,5 @@ def _insides(
   ):
     # The last tile sees all chunks; the mean is over all tiles.
     keys = dense_tile(stage.seq_len)
-  return layers, encoder, inside(own, cfg.mlp_dim) + score * keys
+  mlp_dim = 0 if hsa.residual is Residual.PLAIN else cfg.mlp_dim
+  return layers, encoder, inside(own, mlp_dim) + score * keys

@@ -7,17 +7,19 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hsa_jax.config import MeshConfig, Remat
+from hsa_jax.config import MeshConfig, Remat, Residual
 from hsa_jax.ops.full import full_attention
 from hsa_jax.ops.stick import stick_breaking_attention
 from hsa_jax.parallel import make_mesh
-from tests.models.helpers import FULL, LOCAL, NOPE, STICK, tiny
+from tests.models.helpers import FULL, GLA, LOCAL, MAMBA, NOPE, STICK, tiny
 from tests.parallel.context_cases import loss_and_gradients
 
 MODELS = {
   "full": tiny(layers=(FULL,), hsa_num_groups=0, remat=Remat.BLOCK),
   "hybrid": tiny(layers=(LOCAL, NOPE, STICK), hsa_num_groups=0),
   "above the memory": tiny(layers=(LOCAL, LOCAL, STICK)),
+  "mamba2, gla": tiny(layers=(MAMBA, GLA), hsa_num_groups=0),
+  "ramba": tiny(layers=(MAMBA,), hsa_residual=Residual.PLAIN),
 }
 
 
