@@ -11,6 +11,7 @@ from hsa_jax.config.convert import (
   to_json,
 )
 from hsa_jax.config.fields import (
+  BlockForm,
   Config,
   DataConfig,
   Guard,
@@ -23,6 +24,7 @@ from hsa_jax.config.fields import (
   ModelConfig,
   Needle,
   Noise,
+  Norm,
   OptimizerConfig,
   OptimizerName,
   Position,
@@ -49,6 +51,7 @@ from hsa_jax.config.rules import fits_devices, validate
 from hsa_jax.config.stage_rules import source_problem
 
 __all__ = [
+  "BlockForm",
   "Config",
   "ConfigError",
   "DataConfig",
@@ -63,6 +66,7 @@ __all__ = [
   "ModelConfig",
   "Needle",
   "Noise",
+  "Norm",
   "OptimizerConfig",
   "OptimizerName",
   "Position",

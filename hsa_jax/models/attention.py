@@ -9,8 +9,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from hsa_jax.config import Layer, ModelConfig, Remat, layers_of
-from hsa_jax.models.layers import GatedMlp, RMSNorm, stack
+from hsa_jax.config import BlockForm, Layer, ModelConfig, Remat, layers_of
+from hsa_jax.models.layers import GatedMlp, stack, stream_norm
 from hsa_jax.models.mixers import MIXERS
 from hsa_jax.models.remat import apply_remat, name_input
 from hsa_jax.parallel import split_rows
@@ -21,16 +21,19 @@ MAX_UNROLLED_LAYERS = 4
 
 
 class Block(nnx.Module):
-  """`h = x + Mix(norm(x))`, then `h + MLP(norm(h))`.
+  """`h = x + Mix(norm(x))`, then `h + MLP(norm(h))`; or side by side.
 
+  Which of the two `config.BlockForm` says; a parallel block has one norm.
   The mixer is called `attention` whichever it is: a name of checkpoints.
   """
 
   def __init__(self, layer: Layer, *, rngs: nnx.Rngs):
     cfg = layer.cfg
-    self.attention_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    self.form = cfg.block
+    self.attention_norm = stream_norm(cfg)
     self.attention = MIXERS[layer.mixer].module(cfg, rngs=rngs)
-    self.mlp_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    if self.form is BlockForm.SEQUENTIAL:
+      self.mlp_norm = stream_norm(cfg)
     self.mlp = GatedMlp(
       cfg.embed_dim,
       cfg.mlp_dim,
@@ -48,10 +51,11 @@ class Block(nnx.Module):
     count: jax.Array | int | None = None,
   ) -> tuple[Float[Array, "B T D"], Carry]:
     x = name_input(split_rows(x))
-    read, state = self.attention(
-      self.attention_norm(x), state, position, limits, count
-    )
+    normed = self.attention_norm(x)
+    read, state = self.attention(normed, state, position, limits, count)
     x = x + read
+    if self.form is BlockForm.PARALLEL:
+      return x + self.mlp(normed), state
     return x + self.mlp(self.mlp_norm(x)), state
 
 
@@ -123,7 +127,7 @@ def single_layers(
 
 def depth_of(blocks: Block) -> int:
   """Layers of a stack."""
-  return blocks.mlp_norm.scale.shape[0]
+  return blocks.attention_norm.scale.shape[0]
 
 
 def run_blocks(

@@ -32,6 +32,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hsa_jax.config import (
+  BlockForm,
   HsaConfig,
   Landmark,
   Layer,
@@ -212,7 +213,7 @@ def _upper(cfg: ModelConfig) -> Sequence[Layer]:
 def _block_parameters(layers: Sequence[Layer]) -> int:
   """Mixer and MLP of each layer, with the norms before them."""
   return sum(
-    2 * own.embed_dim
+    (1 if own.block is BlockForm.PARALLEL else 2) * own.embed_dim
     + MIXERS[mixer].parameters(own)
     + _mlp_parameters(own, own.mlp_dim)
     for mixer, own in layers

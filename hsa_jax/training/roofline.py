@@ -19,7 +19,8 @@ m D of the stream:
   reduce gradients     u (f-1)/f c P          over fsdp
                        2 (d-1)/d g P/f        over data: there and back
                        and of what fsdp does not split, there and back
-  tensor               u 2 (t-1)/t c m D      for each half of a block, in
+  tensor               u 2 (t-1)/t c m D      for each half of a block (for both
+                                              halves of a parallel one), in
                                               every pass
 
 where g is c for matrices of products and 4 for embeddings and vectors, whose
@@ -38,7 +39,7 @@ from typing import NamedTuple
 
 from jax.sharding import AbstractMesh
 
-from hsa_jax.config import Config, Remat, StageConfig
+from hsa_jax.config import BlockForm, Config, Remat, StageConfig
 from hsa_jax.models.flops import Flops, flops_per_token
 from hsa_jax.parallel.chips import Topology
 from hsa_jax.training.footprint import (
@@ -220,13 +221,19 @@ def _gradient_bytes(state: TrainState, mesh: AbstractMesh, size: int) -> float:
 
 
 def _tensor_halves(cfg: Config) -> int:
-  """Sums over `tensor` in a step: attention and MLP of each block, per pass."""
+  """Sums over `tensor` in a step: attention and MLP of each block, per pass.
+
+  Side by side the two are one sum.
+  """
   model, hsa = cfg.model, cfg.model.hsa
-  layers = model.num_lower_layers + model.num_upper_layers + hsa.num_groups
+  layers = model.num_lower_layers + model.num_upper_layers
+  reads = hsa.num_groups
   if hsa.num_groups:
-    layers += hsa.encoder_layers
+    reads += hsa.encoder_layers
   passes = 2 if model.remat is Remat.NONE else 3
-  return 2 * layers * passes + 2  # and the vocabulary, forward and backward
+  halves = 1 if model.block is BlockForm.PARALLEL else 2
+  # And the vocabulary, forward and backward.
+  return (halves * layers + 2 * reads) * passes + 2
 
 
 def _executed(cfg: Config, counted: Flops) -> float:

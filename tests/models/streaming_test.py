@@ -3,7 +3,13 @@
 import jax.numpy as jnp
 import pytest
 
-from hsa_jax.config import LayerConfig, Position, RetrievalHeads
+from hsa_jax.config import (
+  BlockForm,
+  LayerConfig,
+  Norm,
+  Position,
+  RetrievalHeads,
+)
 from tests.models.helpers import (
   FULL,
   LOCAL,
@@ -34,6 +40,10 @@ VARIANTS = {
     "qk_norm": False,
     "hsa_qk_norm": False,
     "tie_embeddings": False,
+  },
+  "attention and MLP side by side, LayerNorm": {
+    "block": BlockForm.PARALLEL,
+    "norm": Norm.LAYER,
   },
 }
 
