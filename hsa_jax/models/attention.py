@@ -92,6 +92,12 @@ def build_blocks(
   )
 
 
+def address_of(layers: Sequence[Layer], i: int) -> tuple[str, int]:
+  """Where `build_blocks` puts layer `i`: a prefix of names, and a row."""
+  period = _period(layers)
+  return ("", i) if period <= 1 else (f"places.{i % period}.", i // period)
+
+
 def _build(layer: Layer, key: jax.Array, count: int) -> Block:
   return stack(lambda k: Block(layer, rngs=nnx.Rngs(k)), key, count)
 
