@@ -22,7 +22,7 @@ def digest(array: np.ndarray) -> str:
   head = f"{array.dtype.name}{list(array.shape)}".encode()
   data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
   found = hashlib.sha256(head + b":")
-  found.update(data)  # as it lies, without a copy
+  found.update(data.data)  # as it lies, without a copy
   return found.hexdigest()
 
 

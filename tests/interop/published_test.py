@@ -76,7 +76,9 @@ def test_every_tensor_is_read_once_and_late(monkeypatch):
   reads = []
   read = plan.read_tensor
   monkeypatch.setattr(
-    plan, "read_tensor", lambda stored: (reads.append(stored), read(stored))[1]
+    plan,
+    "read_tensor",
+    lambda *asked: (reads.append(asked[0]), read(*asked))[1],
   )
   published = open_published(FIXTURES / "cohere2")
   assert reads == []
@@ -122,6 +124,14 @@ def test_a_head_of_its_own(tmp_path):
   got = logits_of(load(folder), frozen("cohere2")["tokens"])
   want = frozen("cohere2")["logits"][..., ::-1]
   np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+def test_a_head_that_is_the_table_may_be_there_again(tmp_path):
+  tensors = tensors_of("cohere2")
+  tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+  folder = write_folder(tmp_path, settings_of("cohere2"), tensors)
+  names = dict(arrays_of(*open_published(folder))).keys()
+  assert "output.kernel" not in names
 
 
 @pytest.mark.parametrize(
@@ -197,7 +207,11 @@ def test_sizes_that_do_not_go_together(tmp_path):
     ),
     (
       lambda t: t.update({"lm_head.weight": np.zeros((264, 16), "f4")}),
-      "lm_head.weight: is left over; no part of Cohere2ForCausalLM as"
+      "lm_head.weight: is not model.embed_tokens.weight, and config.json says",
+    ),
+    (
+      lambda t: t.update({"model.layers.5.mlp.bias": np.zeros(4, "f4")}),
+      "model.layers.5.mlp.bias: is left over; no part of Cohere2ForCausalLM as"
       " config.json describes it",
     ),
     (

@@ -30,6 +30,7 @@ from hsa_jax.interop.published.plan import (
 from hsa_jax.interop.published.settings import Settings
 
 NAME = "Cohere2ForCausalLM"
+EMBEDDING = "model.embed_tokens.weight"
 SLIDING, FULL = "sliding_attention", "full_attention"
 LAYERS = {
   SLIDING: LayerConfig(position=Position.RELATIVE_ROPE),
@@ -67,7 +68,8 @@ def read(settings: Settings) -> Imported:
     hsa=HsaConfig(num_groups=0),
   )
   length = settings.count("max_position_embeddings", 8192)
-  return Imported(NAME, model, _plan(model), length)
+  copies = {"lm_head.weight": EMBEDDING} if tied else {}
+  return Imported(NAME, model, _plan(model), length, copies)
 
 
 def halves(matrix: np.ndarray, *, head_dim: int) -> np.ndarray:
@@ -150,7 +152,7 @@ def _pattern(settings: Settings, depth: int) -> tuple[LayerConfig, ...]:
 def _plan(model: ModelConfig) -> Plan:
   vocabulary = (model.vocab_size, model.embed_dim)
   plan: Plan = {
-    "embedding.embedding": Source("model.embed_tokens.weight", vocabulary),
+    "embedding.embedding": Source(EMBEDDING, vocabulary),
     "norm.scale": Source("model.norm.weight", (model.embed_dim,)),
     **in_layers(
       "lower_blocks",

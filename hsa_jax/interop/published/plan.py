@@ -3,6 +3,7 @@
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,17 +21,20 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 class Source(NamedTuple):
-  """A tensor of the files.
+  """A tensor of the files, or some of its rows.
 
   Attributes:
     name: of the tensor.
     shape: that the configuration gives it.
     change: makes it an array of ours.
+    rows: first and last + 1 of its rows; None: all. Several parameters may have
+      parts of one tensor, which together must be all of it.
   """
 
   name: str
   shape: tuple[int, ...]
   change: Change = lambda tensor: tensor
+  rows: tuple[int, int] | None = None
 
 
 # Our name -> its tensor, or one for each layer of a stack.
@@ -45,12 +49,15 @@ class Imported(NamedTuple):
     model: the configuration.
     plan: where each parameter comes from.
     train_length: tokens of its context, as published; 0: not told.
+    copies: tensors that may be there a second time, by the name of the first;
+      must be equal to it.
   """
 
   architecture: str
   model: ModelConfig
   plan: Plan
   train_length: int
+  copies: Mapping[str, str] = MappingProxyType({})
 
 
 def transposed(tensor: np.ndarray) -> np.ndarray:
@@ -90,7 +97,7 @@ def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
 def check_plan(
   imported: Imported, found: Mapping[str, Stored], where: pathlib.Path
 ) -> None:
-  """Every parameter has its tensors, and every tensor one parameter.
+  """Every parameter has its tensors, and every row of a tensor one parameter.
 
   Raises:
     PublishedError: naming all tensors that are missing, left over, or of
@@ -100,7 +107,8 @@ def check_plan(
   assert plan.keys() == ours.keys(), sorted(plan.keys() ^ ours.keys())
   wanted = [source for sources in plan.values() for source in _several(sources)]
   shapes = {source.name: source.shape for source in wanted}
-  assert len(shapes) == len(wanted), "a tensor with two places"
+  for name in shapes:
+    _check_rows([source for source in wanted if source.name == name])
   problems = [
     f"{name}: is missing; the file is not complete, or the configuration is of"
     " another model"
@@ -111,7 +119,7 @@ def check_plan(
     f"{name}: is left over; no part of {imported.architecture} as config.json"
     " describes it"
     for name in found
-    if name not in shapes
+    if name not in shapes and name not in imported.copies
   ]
   problems += [
     f"{name}: {_text(found[name].shape)} in {found[name].path.name},"
@@ -119,8 +127,34 @@ def check_plan(
     for name, shape in shapes.items()
     if name in found and found[name].shape != shape
   ]
+  if not problems:
+    problems = [*_unequal(imported.copies, found)]
   if problems:
     raise PublishedError(where, problems)
+
+
+def _check_rows(parts: Sequence[Source]) -> None:
+  """Parts of a tensor lie one behind the other and are all of it."""
+  whole = parts[0].shape
+  assert all(part.shape == whole for part in parts), parts
+  rows = sorted(part.rows or (0, whole[0]) for part in parts)
+  ends = [0, *(stop for _, stop in rows)]
+  assert [start for start, _ in rows] == ends[:-1], rows
+  assert ends[-1] == whole[0], rows
+
+
+def _unequal(
+  copies: Mapping[str, str], found: Mapping[str, Stored]
+) -> Iterator[str]:
+  for name, first in copies.items():
+    if name in found and (
+      found[name].shape != found[first].shape
+      or not np.array_equal(read_tensor(found[name]), read_tensor(found[first]))
+    ):
+      yield (
+        f"{name}: is not {first}, and config.json says that one is both; set"
+        " what ties them to false there if it is a matrix of its own"
+      )
 
 
 def arrays_of(
@@ -156,7 +190,7 @@ def _array(
   source: Source, found: Mapping[str, Stored], shape: tuple[int, ...]
 ) -> np.ndarray:
   stored = found[source.name]
-  tensor = read_tensor(stored)
+  tensor = read_tensor(stored, source.rows)
   if not np.isfinite(tensor).all():
     raise PublishedError(
       stored.path,

@@ -60,13 +60,26 @@ def find_tensors(folder: pathlib.Path) -> dict[str, Stored]:
   )
 
 
-def read_tensor(stored: Stored) -> np.ndarray:
-  """One tensor in float32, which holds all three types exactly."""
+def read_tensor(
+  stored: Stored, rows: tuple[int, int] | None = None
+) -> np.ndarray:
+  """One tensor in float32, which holds all three types exactly.
+
+  Args:
+    stored: which.
+    rows: first and last + 1 of the rows to read; None: all.
+  """
+  kind, shape = jnp.dtype(TYPES[stored.kind]), stored.shape
+  start, size = stored.start, math.prod(shape)
+  if rows is not None:
+    width = math.prod(shape[1:])
+    shape = (rows[1] - rows[0], *shape[1:])
+    start += rows[0] * width * kind.itemsize
+    size = shape[0] * width
   raw = np.fromfile(
-    stored.path, np.uint8, count=stored.nbytes, offset=stored.start
+    stored.path, np.uint8, count=size * kind.itemsize, offset=start
   )
-  typed = raw.view(jnp.dtype(TYPES[stored.kind])).reshape(stored.shape)
-  return typed.astype(np.float32)
+  return raw.view(kind).reshape(shape).astype(np.float32)
 
 
 def read_header(path: pathlib.Path) -> dict[str, Stored]:
