@@ -82,6 +82,18 @@ class WindowCache(NamedTuple):
   length: Int[Array, ""]
 
 
+class RecurrentState(NamedTuple):
+  """What a recurrent layer remembers, of constant size.
+
+  Attributes:
+    memory: float32, a matrix for each head; N heads.
+    tails: the last values before each causal filter, where there are any.
+  """
+
+  memory: Float[Array, "B N *state"]
+  tails: tuple[jax.Array, ...]
+
+
 # What layers remember between two stretches, stacked on a leading layer axis;
 # where layers of a stack differ, a tuple with an item for each place of their
 # pattern. Whose state it is, its mixer knows.

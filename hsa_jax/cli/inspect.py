@@ -11,7 +11,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hsa_jax.config import Config, ConfigError, config_hash, layers_of
+from hsa_jax.config import (
+  RECURRENT,
+  Config,
+  ConfigError,
+  Layer,
+  Mlp,
+  config_hash,
+  layers_of,
+)
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.store import INDEX, TokenStore
 from hsa_jax.evaluation import results
@@ -108,7 +116,7 @@ def describe_config(cfg: Config) -> Iterator[str]:
   )
   if model.layers:
     pattern = layers_of(model, 0, len(model.layers))
-    names = [f"{kind} ({own.position})" for kind, own in pattern]
+    names = [_layer_name(layer) for layer in pattern]
     yield f"  layers       {', '.join(names)}, and again"
   if hsa.num_groups:
     yield (
@@ -117,6 +125,14 @@ def describe_config(cfg: Config) -> Iterator[str]:
     )
   else:
     yield "  memory       none"
+
+
+def _layer_name(layer: Layer) -> str:
+  """Its mixer, with what positions mean to it, and a missing MLP."""
+  name = str(layer.mixer)
+  if layer.mixer not in RECURRENT:
+    name += f" ({layer.cfg.position})"
+  return name if layer.mlp is Mlp.GATED else f"{name} without MLP"
 
 
 def describe_checkpoint(

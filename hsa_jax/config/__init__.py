@@ -21,6 +21,7 @@ from hsa_jax.config.fields import (
   LayerConfig,
   MeshConfig,
   Mixer,
+  Mlp,
   ModelConfig,
   Needle,
   Noise,
@@ -47,22 +48,28 @@ from hsa_jax.config.layers import (
   lower_layers,
 )
 from hsa_jax.config.override import covers, with_overrides
+from hsa_jax.config.recurrent import GlaConfig, Mamba2Config
+from hsa_jax.config.recurrent_rules import RECURRENT
 from hsa_jax.config.rules import fits_devices, validate
 from hsa_jax.config.stage_rules import source_problem
 
 __all__ = [
+  "RECURRENT",
   "BlockForm",
   "Config",
   "ConfigError",
   "DataConfig",
+  "GlaConfig",
   "Guard",
   "Haystack",
   "HsaConfig",
   "Landmark",
   "Layer",
   "LayerConfig",
+  "Mamba2Config",
   "MeshConfig",
   "Mixer",
+  "Mlp",
   "ModelConfig",
   "Needle",
   "Noise",

@@ -12,6 +12,8 @@ import dataclasses
 import enum
 from dataclasses import field
 
+from hsa_jax.config.recurrent import GlaConfig, Mamba2Config
+
 # Such a field is left out of `config_hash` at its default, so that results of
 # older runs still belong to the same configuration.
 ADDED_LATER = {"added_later": True}
@@ -40,6 +42,7 @@ class Residual(enum.StrEnum):
 
   BYPASS = "bypass"  # y = x + M(norm(x + H))
   STANDARD = "standard"  # y = x + H + M(norm(x + H))
+  PLAIN = "plain"  # y = x + H, a block without an MLP
 
 
 class Noise(enum.StrEnum):
@@ -69,6 +72,15 @@ class Mixer(enum.StrEnum):
   WINDOW = "window"  # softmax over the last W keys
   FULL = "full"  # softmax over every key up to the token's own
   STICK_BREAKING = "stick_breaking"  # of every earlier key, nearest first
+  MAMBA2 = "mamba2"  # a state that decays as a whole, head by head
+  GLA = "gla"  # a state whose channels decay each by itself
+
+
+class Mlp(enum.StrEnum):
+  """What follows the mixer in a block."""
+
+  GATED = "gated"  # SwiGLU behind a norm of its own
+  NONE = "none"  # nothing, as in published Mamba models
 
 
 class Position(enum.StrEnum):
@@ -182,6 +194,7 @@ class LayerConfig:
   position: Position | None = None
   qk_norm: bool | None = None
   window: int | None = None  # W of this layer; of windows only
+  mlp: Mlp = field(default=Mlp.GATED, metadata=ADDED_LATER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +243,8 @@ class ModelConfig:
   # Of the layers and before the head; the memory's own norms are RMSNorm.
   norm: Norm = field(default=Norm.RMS, metadata=ADDED_LATER)
   logit_scale: float = field(default=1.0, metadata=ADDED_LATER)
+  mamba2: Mamba2Config = field(default=Mamba2Config(), metadata=ADDED_LATER)
+  gla: GlaConfig = field(default=GlaConfig(), metadata=ADDED_LATER)
   # auto | reference | blocked | splash | cudnn, of full and stick-breaking
   full_implementation: str = field(default="auto", metadata=ADDED_LATER)
   hsa: HsaConfig = field(default_factory=HsaConfig)

@@ -10,8 +10,9 @@ from hsa_jax.config.fields import (
   Position,
 )
 from hsa_jax.config.layers import layers_of
+from hsa_jax.config.recurrent_rules import recurrent_problems
 
-UNBOUNDED = (Mixer.FULL, Mixer.STICK_BREAKING)  # see every earlier token
+UNBOUNDED = (Mixer.FULL, Mixer.STICK_BREAKING)  # keep every earlier token
 IMPLEMENTATIONS = ("auto", "reference", "blocked", "splash", "cudnn")
 
 
@@ -32,6 +33,7 @@ def layer_problems(cfg: Config) -> Iterator[str]:
   yield from _context(cfg)
   yield from _implementation(cfg.model)
   yield from _rope(cfg.model)
+  yield from recurrent_problems(cfg)
 
 
 def _window(key: str, layer: LayerConfig) -> Iterator[str]:

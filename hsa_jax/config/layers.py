@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from hsa_jax.config.fields import LayerConfig, Mixer, ModelConfig
+from hsa_jax.config.fields import LayerConfig, Mixer, Mlp, ModelConfig
 
 
 class Layer(NamedTuple):
@@ -15,10 +15,12 @@ class Layer(NamedTuple):
     mixer: how it moves information between tokens.
     cfg: the model's configuration with the layer's own position signal, norm
       and window in it; all that its module depends on, besides the mixer.
+    mlp: what follows the mixer.
   """
 
   mixer: Mixer
   cfg: ModelConfig
+  mlp: Mlp = Mlp.GATED
 
 
 def layers_of(cfg: ModelConfig, first: int, count: int) -> tuple[Layer, ...]:
@@ -49,4 +51,4 @@ def _layer(cfg: ModelConfig, layer: LayerConfig) -> Layer:
     qk_norm=cfg.qk_norm if layer.qk_norm is None else layer.qk_norm,
     window_size=cfg.window_size if layer.window is None else layer.window,
   )
-  return Layer(layer.mixer, own)
+  return Layer(layer.mixer, own, layer.mlp)

@@ -193,7 +193,8 @@ def _hsa(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
       " gradient; use 'stick_breaking' or top_k >= 2"
     )
   if h.residual not in tuple(Residual):
-    yield f"model.hsa.residual = {h.residual!r}: must be bypass or standard"
+    names = "bypass, standard or plain"
+    yield f"model.hsa.residual = {h.residual!r}: must be {names}"
 
 
 def _training(cfg: Config) -> Iterator[str]:

@@ -7,7 +7,7 @@ from hsa_jax.memory import MemoryHomeError, Plan, plan_memory
 from hsa_jax.memory.layout import format_bytes
 from hsa_jax.memory.plan import DEVICE_SHARE
 from hsa_jax.memory.protocol import MemoryBytes
-from hsa_jax.models.mixers import MIXERS, state_bytes
+from hsa_jax.models.mixers import grows, state_bytes
 
 # A call makes new caches of the old ones: for a moment there are both.
 _COPIES = 2
@@ -56,11 +56,7 @@ def check_caches(
     MemoryHomeError: with the length, both numbers of bytes, and what fits.
   """
   depth = cfg.num_lower_layers + cfg.num_upper_layers
-  layers = [
-    layer
-    for layer in layers_of(cfg, 0, depth)
-    if MIXERS[layer.mixer].reach(layer.cfg) is None
-  ]
+  layers = [layer for layer in layers_of(cfg, 0, depth) if grows(layer)]
   capacity, usable = capacity_of(length), int(DEVICE_SHARE * free)
   needed = _COPIES * state_bytes(layers, batch=batch, capacity=capacity)
   if needed <= usable:

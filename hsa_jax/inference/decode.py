@@ -135,7 +135,7 @@ def prefill_decoder(
   if length < 1:
     raise ValueError(f"length = {length}: a prompt has at least one token")
   model = prefill.model
-  capacity = capacity_of(length + room) if model.sees_all else None
+  capacity = capacity_of(length + room) if model.needs_capacity else None
   if model.suffix_length(1) is None:
     memory, state, logits = _read_all(
       prefill, source, memory, length, room, advance, passed

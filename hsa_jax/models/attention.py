@@ -9,7 +9,14 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from hsa_jax.config import BlockForm, Layer, ModelConfig, Remat, layers_of
+from hsa_jax.config import (
+  BlockForm,
+  Layer,
+  Mlp,
+  ModelConfig,
+  Remat,
+  layers_of,
+)
 from hsa_jax.models.layers import GatedMlp, stack, stream_norm
 from hsa_jax.models.mixers import MIXERS
 from hsa_jax.models.remat import apply_remat, name_input
@@ -23,7 +30,8 @@ MAX_UNROLLED_LAYERS = 4
 class Block(nnx.Module):
   """`h = x + Mix(norm(x))`, then `h + MLP(norm(h))`; or side by side.
 
-  Which of the two `config.BlockForm` says; a parallel block has one norm.
+  Which of the two `config.BlockForm` says; a parallel block has one norm. A
+  layer may be without an MLP.
   The mixer is called `attention` whichever it is: a name of checkpoints.
   """
 
@@ -32,6 +40,9 @@ class Block(nnx.Module):
     self.form = cfg.block
     self.attention_norm = stream_norm(cfg)
     self.attention = MIXERS[layer.mixer].module(cfg, rngs=rngs)
+    self.has_mlp = layer.mlp is Mlp.GATED
+    if not self.has_mlp:
+      return
     if self.form is BlockForm.SEQUENTIAL:
       self.mlp_norm = stream_norm(cfg)
     self.mlp = GatedMlp(
@@ -54,6 +65,8 @@ class Block(nnx.Module):
     normed = self.attention_norm(x)
     read, state = self.attention(normed, state, position, limits, count)
     x = x + read
+    if not self.has_mlp:
+      return x, state
     if self.form is BlockForm.PARALLEL:
       return x + self.mlp(normed), state
     return x + self.mlp(self.mlp_norm(x)), state
@@ -181,6 +194,7 @@ def _run_pattern(
   remat: Remat,
 ) -> tuple[jax.Array, Carry]:
   """Layers of several kinds in turn: whole periods in a scan, then the rest."""
+  nothing = caches is None
   caches = [None] * len(blocks) if caches is None else list(caches)
   stacks: list[Any] = list(zip(blocks, caches, strict=True))
 
@@ -206,4 +220,4 @@ def _run_pattern(
     x, last = run(x, rest, whole, whole + 1)
     joined = jax.tree.map(lambda *a: jnp.concatenate(a), after[:rest], last)
     after = [*joined, *after[rest:]]
-  return x, None if caches[0] is None else tuple(after)
+  return x, None if nothing else tuple(after)

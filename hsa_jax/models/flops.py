@@ -18,7 +18,8 @@ Forward operations per token, a multiply-add counting as two:
 Useful operations take averages over the positions t of the sequence: keys of
 min(t + 1, W) in a window, t + 1 in full and t in stick-breaking attention,
 chunks of the visible floor(t / S), slots of min(K, visible); what a mixer costs
-is said where it is listed, in `mixers.py`. Executed ones take what the chosen
+is said where it is listed, in `mixers.py` and `recurrent_costs.py`; a block or
+read without an MLP lacks its 6 D F. Executed ones take what the chosen
 implementations compute: whole key bands, pairs of blocks, every chunk (scores;
 the dense read: those before the end of a tile of queries), every slot. Norms,
 rotations, softmax and other elementwise work are not counted. Training costs
@@ -36,7 +37,9 @@ from hsa_jax.config import (
   HsaConfig,
   Landmark,
   Layer,
+  Mlp,
   ModelConfig,
+  Residual,
   RetrievalHeads,
   Weighting,
   layers_of,
@@ -182,9 +185,19 @@ def match_parameters(cfg: ModelConfig, target: int) -> ModelConfig:
     target: wanted number of parameters.
 
   Raises:
-    ValueError: if no `mlp_dim` >= 1 comes within 1% of the target.
+    ValueError: if no `mlp_dim` >= 1 comes within 1% of the target, or the
+      model has no MLPs.
   """
-  num_mlps = cfg.num_lower_layers + cfg.num_upper_layers + cfg.hsa.num_groups
+  num_mlps = sum(
+    layer.mlp is Mlp.GATED for layer in (*_lower(cfg), *_upper(cfg))
+  )
+  if cfg.hsa.residual is not Residual.PLAIN:
+    num_mlps += cfg.hsa.num_groups
+  if not num_mlps:
+    raise ValueError(
+      "no block has an MLP whose width could change; change num_layers or"
+      " embed_dim"
+    )
   per_unit = 3 * cfg.embed_dim * num_mlps
   missing = target - count_parameters(cfg).total
   mlp_dim = max(1, cfg.mlp_dim + round(missing / per_unit))
@@ -212,12 +225,14 @@ def _upper(cfg: ModelConfig) -> Sequence[Layer]:
 
 def _block_parameters(layers: Sequence[Layer]) -> int:
   """Mixer and MLP of each layer, with the norms before them."""
-  return sum(
-    (1 if own.block is BlockForm.PARALLEL else 2) * own.embed_dim
-    + MIXERS[mixer].parameters(own)
-    + _mlp_parameters(own, own.mlp_dim)
-    for mixer, own in layers
-  )
+  total = 0
+  for mixer, own, mlp in layers:
+    total += own.embed_dim + MIXERS[mixer].parameters(own)
+    if mlp is Mlp.GATED:
+      total += _mlp_parameters(own, own.mlp_dim)
+      # Side by side with the mixer an MLP has no norm of its own.
+      total += own.embed_dim * (own.block is BlockForm.SEQUENTIAL)
+  return total
 
 
 def _encoder_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
@@ -244,12 +259,14 @@ def _retrieval_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
 
 
 def _read_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
-  norms = 2 * cfg.embed_dim + (cfg.head_dim if hsa.qk_norm else 0)
+  norms = cfg.embed_dim + (cfg.head_dim if hsa.qk_norm else 0)
   matrices = 2 * cfg.embed_dim * cfg.num_heads * cfg.head_dim
-  window = 0
+  window = mlp = 0
   if hsa.block_window:
     window = cfg.embed_dim + WINDOW.parameters(cfg)
-  return norms + matrices + _mlp_parameters(cfg, cfg.mlp_dim) + window
+  if hsa.residual is not Residual.PLAIN:
+    mlp = cfg.embed_dim + _mlp_parameters(cfg, cfg.mlp_dim)
+  return norms + matrices + mlp + window
 
 
 def _useful_lengths(cfg: ModelConfig, seq_len: int) -> Lengths:
@@ -325,10 +342,11 @@ def _block_flops(
   layers: Sequence[Layer], keys: Callable[[Kind, ModelConfig], float]
 ) -> float:
   total = 0.0
-  for mixer, own in layers:
+  for mixer, own, mlp in layers:
     kind = MIXERS[mixer]
     total += kind.matrices(own) + kind.per_key(own) * keys(kind, own)
-    total += 6 * own.embed_dim * own.mlp_dim
+    if mlp is Mlp.GATED:
+      total += 6 * own.embed_dim * own.mlp_dim
   return total
 
 
@@ -355,7 +373,8 @@ def _retrieval_flops(cfg: ModelConfig, hsa: HsaConfig, chunks: float) -> float:
 
 def _read_flops(cfg: ModelConfig, hsa: HsaConfig, lengths: Lengths) -> float:
   width = cfg.num_heads * cfg.head_dim
-  matrices = cfg.embed_dim * (4 * width + 6 * cfg.mlp_dim)
+  mlp_dim = 0 if hsa.residual is Residual.PLAIN else cfg.mlp_dim
+  matrices = cfg.embed_dim * (4 * width + 6 * mlp_dim)
   scores = 4 * width * hsa.chunk_size * lengths.slots
   window = _window_flops(cfg, lengths.keys) if hsa.block_window else 0
   return matrices + scores + window

@@ -129,6 +129,8 @@ class HsaBlock(nnx.Module):
     self.out = make(query_dim, cfg.embed_dim)
     if cfg.hsa.qk_norm:
       self.query_norm = RMSNorm(cfg.head_dim, eps=cfg.norm_eps)
+    if cfg.hsa.residual is Residual.PLAIN:
+      return
     self.mlp_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
     self.mlp = GatedMlp(
       cfg.embed_dim,
@@ -214,8 +216,10 @@ class HsaBlock(nnx.Module):
   def fuse(
     self, x: Float[Array, "B T D"], retrieved: Float[Array, "B T D"]
   ) -> Float[Array, "B T D"]:
-    """Bypass `y = x + M(norm(x + H))`; standard adds H to y as well."""
+    """Bypass `y = x + M(norm(x + H))`; standard adds H to y; plain has no M."""
     joined = x + retrieved
+    if self.cfg.hsa.residual is Residual.PLAIN:
+      return joined
     update = self.mlp(self.mlp_norm(joined))
     if self.cfg.hsa.residual is Residual.BYPASS:
       return x + update

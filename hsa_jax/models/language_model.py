@@ -23,7 +23,7 @@ from hsa_jax.models.encoder import ChunkEncoder
 from hsa_jax.models.group import HsaGroup
 from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.models.layers import initializer, linear, stream_norm
-from hsa_jax.models.mixers import reach_of
+from hsa_jax.models.mixers import grows, reach_of
 from hsa_jax.models.remat import apply_remat
 from hsa_jax.parallel import fill_context, split_rows, whole_rows
 from hsa_jax.types import (
@@ -156,8 +156,8 @@ class LanguageModel(nnx.Module):
 
     Args:
       batch: sequences.
-      capacity: tokens that each will have, at most; layers that see the whole
-        context take the room for them here, others do not ask.
+      capacity: tokens that each will have, at most; layers that remember every
+        token take the room for them here, others do not ask.
     """
     return empty_state(self.lower_blocks, batch, capacity)
 
@@ -206,10 +206,10 @@ class LanguageModel(nnx.Module):
     return total
 
   @property
-  def sees_all(self) -> bool:
-    """Whether some layer sees the whole context, and caches have a capacity."""
+  def needs_capacity(self) -> bool:
+    """Whether some layer remembers every token, and needs room for them."""
     depth = self.cfg.num_lower_layers + self.cfg.num_upper_layers
-    return reach_of(layers_of(self.cfg, 0, depth)) is None
+    return any(map(grows, layers_of(self.cfg, 0, depth)))
 
   def suffix_length(self, num_outputs: int) -> int | None:
     """Tokens that the upper decoder must see for exact last outputs.
@@ -218,8 +218,9 @@ class LanguageModel(nnx.Module):
     tokens through its windows only: `A + (W - 1) * layers` tokens suffice.
 
     Returns:
-      None where an upper layer sees the whole context: then every token must go
-      through the upper decoder, from the first on.
+      None where an upper layer sees the whole context, by a cache or through
+      its state: then every token must go through the upper decoder, from the
+      first on.
     """
     reach = self.upper_reach
     return None if reach is None else num_outputs + reach

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from hsa_jax.config import Layer, Mixer, ModelConfig
 from hsa_jax.models.full import FullAttention, StickBreakingAttention
+from hsa_jax.models.recurrent_costs import GLA, MAMBA2, RecurrentCosts
 from hsa_jax.models.window import WindowAttention
 from hsa_jax.ops import tiles
 from hsa_jax.ops import window as window_ops
@@ -24,6 +25,9 @@ class Kind(NamedTuple):
   Attributes:
     module: what computes it.
     reach: tokens before its own that an output depends on; None: all of them.
+    grows: whether it remembers every token, in a cache whose room is taken
+      beforehand. Where it does not, its state has one size for all contexts,
+      though it may hang on all tokens.
     parameters: of its module, without the norm before it.
     matrices: operations per token, whatever the length.
     per_key: operations per token and key.
@@ -32,10 +36,13 @@ class Kind(NamedTuple):
     stored_keys: `(cfg, seq_len, backend)`, those whose scores are in memory.
     keys_after: `(cfg, context)`, of the token that ends a context.
     state_bytes: `(cfg, batch, capacity)`, of what it remembers.
+    widths: values per token between its projections, for memory estimates.
+    heads: whose scores `stored_keys` counts.
   """
 
   module: Callable[..., Any]
   reach: Callable[[ModelConfig], int | None]
+  grows: bool
   parameters: Callable[[ModelConfig], int]
   matrices: Callable[[ModelConfig], float]
   per_key: Callable[[ModelConfig], float]
@@ -44,6 +51,8 @@ class Kind(NamedTuple):
   stored_keys: Callable[[ModelConfig, int, str], float]
   keys_after: Callable[[ModelConfig, int], float]
   state_bytes: Callable[[ModelConfig, int, int], int]
+  widths: Callable[[ModelConfig], int]
+  heads: Callable[[ModelConfig], int]
 
 
 def attention_parameters(cfg: ModelConfig) -> int:
@@ -127,6 +136,7 @@ def _cache_bytes(cfg: ModelConfig, batch: int, capacity: int) -> int:
 WINDOW = Kind(
   module=WindowAttention,
   reach=lambda cfg: cfg.window_size - 1,
+  grows=False,
   parameters=attention_parameters,
   matrices=attention_matrices,
   per_key=attention_per_key,
@@ -137,16 +147,43 @@ WINDOW = Kind(
   state_bytes=lambda cfg, batch, capacity: _cache_bytes(
     cfg, batch, cfg.window_size - 1
   ),
+  widths=lambda cfg: 2 * (cfg.num_heads + cfg.num_kv_heads) * cfg.head_dim,
+  heads=lambda cfg: cfg.num_heads,
 )
 FULL = WINDOW._replace(
   module=FullAttention,
   reach=lambda cfg: None,
+  grows=True,
   useful_keys=_full_keys,
   executed_keys=_executed_full_keys,
   stored_keys=_stored_full_keys,
   keys_after=lambda cfg, context: context,
   state_bytes=_cache_bytes,
 )
+
+
+def _recurrent(costs: RecurrentCosts) -> Kind:
+  """A state that hangs on every token, and has one size for all contexts."""
+  return Kind(
+    module=costs.module,
+    reach=lambda cfg: None,
+    grows=False,
+    parameters=costs.parameters,
+    matrices=costs.per_token,
+    per_key=costs.per_key,
+    # The recurrence has no keys; its chunks are how it is computed.
+    useful_keys=lambda cfg, seq_len: 0.0,
+    executed_keys=lambda cfg, seq_len, backend: costs.chunk_keys(cfg, seq_len),
+    stored_keys=lambda cfg, seq_len, backend: (
+      costs.stored_keys(cfg, seq_len) / seq_len
+    ),
+    keys_after=lambda cfg, context: 0.0,
+    state_bytes=lambda cfg, batch, capacity: batch * costs.row_bytes(cfg),
+    widths=costs.widths,
+    heads=costs.heads,
+  )
+
+
 MIXERS: dict[Mixer, Kind] = {
   Mixer.WINDOW: WINDOW,
   Mixer.FULL: FULL,
@@ -155,7 +192,14 @@ MIXERS: dict[Mixer, Kind] = {
     useful_keys=_earlier_keys,
     keys_after=lambda cfg, context: context - 1,
   ),
+  Mixer.MAMBA2: _recurrent(MAMBA2),
+  Mixer.GLA: _recurrent(GLA),
 }
+
+
+def grows(layer: Layer) -> bool:
+  """Whether what a layer remembers grows with every token, without end."""
+  return MIXERS[layer.mixer].grows
 
 
 def reach_of(layers: Iterable[Layer]) -> int | None:

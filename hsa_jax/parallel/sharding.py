@@ -20,6 +20,8 @@ Rule = tuple[str, tuple[str | None, ...]]
 RULES: tuple[Rule, ...] = (
   # Vectors first: norms, biases, slopes, the CLS token.
   (r"(norm|bias|scale|slope|gain|cls|sink)", ()),
+  # Filters over time [width F], one per channel.
+  (r"taps", (None, "tensor")),
   # Token table [V D] and a separate head [D V].
   (r"embed", ("tensor", "fsdp")),
   (r"output\.kernel", ("fsdp", "tensor")),

@@ -38,8 +38,10 @@ from jax.sharding import AbstractMesh, AxisType
 from hsa_jax.config import (
   BlockForm,
   Config,
+  Mlp,
   ModelConfig,
   Remat,
+  Residual,
   StageConfig,
   layers_of,
 )
@@ -250,11 +252,15 @@ def _insides(
 
   streams = 2 if cfg.block is BlockForm.PARALLEL else 4
   depth = cfg.num_lower_layers + cfg.num_upper_layers
-  layers = [
-    inside(heads, own.mlp_dim, streams)
-    + score * MIXERS[mixer].stored_keys(own, stage.seq_len, backend)
-    for mixer, own in layers_of(cfg, 0, depth)
-  ]
+  layers = []
+  for mixer, own, mlp in layers_of(cfg, 0, depth):
+    kind = MIXERS[mixer]
+    keys = kind.stored_keys(own, stage.seq_len, backend) * kind.heads(own)
+    mlp_dim = own.mlp_dim if mlp is Mlp.GATED else 0
+    layers.append(
+      inside(kind.widths(own), mlp_dim, streams)
+      + copies * 4 * keys / local.tensor
+    )
   if not hsa.num_groups:
     return layers, 0.0, 0.0
   layer = inside(heads, hsa.encoder_mlp_dim) + score * (hsa.chunk_size + 1)
@@ -266,4 +272,5 @@ def _insides(
   ):
     # The last tile sees all chunks; the mean is over all tiles.
     keys = dense_tile(stage.seq_len)
-  return layers, encoder, inside(own, cfg.mlp_dim) + score * keys
+  mlp_dim = 0 if hsa.residual is Residual.PLAIN else cfg.mlp_dim
+  return layers, encoder, inside(own, mlp_dim) + score * keys

@@ -14,7 +14,7 @@ from hsa_jax.training import schedule
 from hsa_jax.training.muon import scale_by_muon
 
 # Decay pulls a scale, an offset or an embedding towards zero for no benefit.
-NO_DECAY = re.compile(r"(norm|bias|scale|slope|gain|embed|cls|sink)")
+NO_DECAY = re.compile(r"(norm|bias|scale|slope|gain|taps|embed|cls|sink)")
 
 
 def decay_mask(params: Any) -> Any:

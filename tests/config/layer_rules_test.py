@@ -22,6 +22,8 @@ from hsa_jax.config import (
 NOPE = {"mixer": "full", "position": "none"}
 ROPE = {"mixer": "full", "position": "absolute_rope"}
 STICK = {"mixer": "stick_breaking", "position": "none"}
+MAMBA = {"mixer": "mamba2", "mlp": "none"}
+GLA = {"mixer": "gla"}
 
 
 def config(*layers, **model) -> dict:
@@ -39,6 +41,7 @@ def config(*layers, **model) -> dict:
     (STICK,),
     ({}, {}, {"window": 9}, NOPE),
     ({"qk_norm": False},),
+    (MAMBA, {}, GLA, {"mlp": "none"}),
   ],
 )
 def test_good_patterns(layers):
@@ -118,6 +121,69 @@ def test_good_patterns(layers):
       config(ROPE, rope={"beta_fast": 1.0}),
       "model.rope.beta_fast = 1.0: must be above model.rope.beta_slow = 1.0,"
       " and that above 0",
+    ),
+    (
+      config({**MAMBA, "position": "none"}),
+      "model.layers[0].position = 'none': is for attention; a mamba2 layer has"
+      " none, leave it out",
+    ),
+    (
+      config({}, {**GLA, "qk_norm": False}),
+      "model.layers[1].qk_norm = 'False': is for attention; a gla layer has"
+      " none, leave it out",
+    ),
+    (
+      config({**GLA, "window": 8}),
+      "model.layers[0].window = 8: a gla layer has none; leave it out, or use"
+      " mixer = 'window'",
+    ),
+    (
+      config(GLA, mamba2={"state_dim": 16}),
+      "model.mamba2: is for layers with mixer = 'mamba2', and model.layers has"
+      " none; leave it out",
+    ),
+    (
+      config(MAMBA, mamba2={"head_dim": 96}),
+      "model.mamba2.head_dim = 96: must divide the inner width expand *"
+      " embed_dim = 2048",
+    ),
+    (
+      config(MAMBA, mamba2={"num_groups": 3}),
+      "model.mamba2.num_groups = 3: must divide the 32 heads, expand *"
+      " embed_dim / head_dim",
+    ),
+    (
+      config(MAMBA, mamba2={"chunk_size": 0}),
+      "model.mamba2.chunk_size = 0: must be at least 1",
+    ),
+    (
+      config(MAMBA, mamba2={"step_min": 0.2}),
+      "model.mamba2.step_min = 0.2: must be above 0 and at most"
+      " model.mamba2.step_max = 0.1",
+    ),
+    (
+      config(MAMBA, mamba2={"step_floor": 0.0}),
+      "model.mamba2.step_floor = 0.0: must be above 0",
+    ),
+    (
+      config(MAMBA, mamba2={"slope_max": 0.5}),
+      "model.mamba2.slope_min = 1.0: must be above 0 and at most"
+      " model.mamba2.slope_max = 0.5",
+    ),
+    (
+      config(GLA, gla={"expand_keys": 0.3}),
+      "model.gla.expand_keys = 0.3: expand_keys * embed_dim = 307.2 must be a"
+      " multiple of model.gla.num_heads = 4",
+    ),
+    (
+      config(GLA, gla={"gate_normalizer": 0.0}),
+      "model.gla.gate_normalizer = 0.0: must be above 0",
+    ),
+    (
+      {**config({}, MAMBA), "mesh": {"context": 2}},
+      "mesh.context = 2: model.layers[1].mixer = 'mamba2' goes through a row"
+      " from its first token to its last on one device; use mesh.fsdp or"
+      " mesh.tensor",
     ),
   ],
 )

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from hsa_jax.config import HsaConfig, LayerConfig, Mixer, ModelConfig, Position
+from hsa_jax.config import (
+  GlaConfig,
+  HsaConfig,
+  LayerConfig,
+  Mamba2Config,
+  Mixer,
+  Mlp,
+  ModelConfig,
+  Position,
+)
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.hsa import SequenceMemory
 from hsa_jax.types import Limits, Tokens
@@ -39,6 +48,11 @@ FULL = LayerConfig(mixer=Mixer.FULL, position=Position.ABSOLUTE_ROPE)
 NOPE = LayerConfig(mixer=Mixer.FULL, position=Position.NONE)
 STICK = LayerConfig(mixer=Mixer.STICK_BREAKING, position=Position.NONE)
 LOCAL = LayerConfig()
+MAMBA = LayerConfig(mixer=Mixer.MAMBA2, mlp=Mlp.NONE)
+GLA = LayerConfig(mixer=Mixer.GLA)
+# Chunks shorter than most sequences of the tests.
+TINY_MAMBA2 = Mamba2Config(head_dim=8, state_dim=6, num_groups=2, chunk_size=4)
+TINY_GLA = GlaConfig(num_heads=2, gate_rank=3, chunk_size=4)
 
 
 def tiny(**changes) -> ModelConfig:
@@ -46,6 +60,12 @@ def tiny(**changes) -> ModelConfig:
   of_hsa = {k[4:]: v for k, v in changes.items() if k.startswith("hsa_")}
   of_model = {k: v for k, v in changes.items() if not k.startswith("hsa_")}
   hsa = dataclasses.replace(TINY.hsa, **of_hsa)
+  # Their sizes belong to layers of their kind.
+  present = {layer.mixer for layer in of_model.get("layers", ())}
+  if Mixer.MAMBA2 in present:
+    of_model.setdefault("mamba2", TINY_MAMBA2)
+  if Mixer.GLA in present:
+    of_model.setdefault("gla", TINY_GLA)
   return dataclasses.replace(TINY, hsa=hsa, **of_model)
 
 

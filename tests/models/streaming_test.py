@@ -8,11 +8,14 @@ from hsa_jax.config import (
   LayerConfig,
   Norm,
   Position,
+  Residual,
   RetrievalHeads,
 )
 from tests.models.helpers import (
   FULL,
+  GLA,
   LOCAL,
+  MAMBA,
   NOPE,
   STICK,
   assert_close,
@@ -61,6 +64,14 @@ WITHOUT_MEMORY = {
   "stick-breaking": (STICK,),
   "three windows, one full without positions": (LOCAL, LOCAL, LOCAL, NOPE),
   "all kinds, the pattern cut": (STICK, LOCAL, FULL),
+  "Mamba-2": (MAMBA,),
+  "gated linear attention": (GLA,),
+  "Mamba-2, a window, full attention": (MAMBA, LOCAL, NOPE),
+}
+RECURRENT = {
+  "Mamba-2 below, windows above the memory": (MAMBA, MAMBA, LOCAL, LOCAL),
+  "RAMba: Mamba-2 below and above": (MAMBA,),
+  "gated linear attention and windows": (GLA, LOCAL),
 }
 
 
@@ -103,9 +114,24 @@ def test_segments_through_layers_of_several_kinds(name, segment):
   chunks = encode(model, hidden)
   expected = hidden_of(model, tokens)
   assert_close(upper(model, hidden, chunks, 0), expected)
-  assert model.sees_all
+  assert model.needs_capacity
   # Above the memory, too, some state hangs on every token.
   assert model.suffix_length(1) is None
+
+
+@pytest.mark.parametrize("segment", [1, 5])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_segments_through_recurrent_layers(name, segment):
+  layers = RECURRENT[name]
+  model = build(tiny(layers=layers, hsa_residual=Residual.PLAIN))
+  tokens = random_tokens(LENGTH)
+  hidden = stream(model, tokens, list(range(segment, LENGTH, segment)))
+  expected = hidden_of(model, tokens)
+  assert_close(upper(model, hidden, encode(model, hidden), 0), expected)
+  # A state of constant size, which hangs on every token.
+  assert not model.needs_capacity
+  below = layers[-1] == LOCAL and layers[0] == MAMBA
+  assert (model.suffix_length(1) is not None) == below
 
 
 @pytest.mark.parametrize(

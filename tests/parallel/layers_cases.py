@@ -7,11 +7,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hsa_jax.config import BlockForm, MeshConfig, Norm, Remat
+from hsa_jax.config import BlockForm, MeshConfig, Norm, Remat, Residual
 from hsa_jax.ops.full import full_attention
 from hsa_jax.ops.stick import stick_breaking_attention
 from hsa_jax.parallel import make_mesh
-from tests.models.helpers import FULL, LOCAL, NOPE, STICK, tiny
+from tests.models.helpers import FULL, GLA, LOCAL, MAMBA, NOPE, STICK, tiny
 from tests.parallel.context_cases import loss_and_gradients
 
 MODELS = {
@@ -25,6 +25,8 @@ MODELS = {
     norm=Norm.LAYER,
     logit_scale=0.25,
   ),
+  "mamba2, gla": tiny(layers=(MAMBA, GLA), hsa_num_groups=0),
+  "ramba": tiny(layers=(MAMBA,), hsa_residual=Residual.PLAIN),
 }
 
 
