@@ -7,9 +7,10 @@
 
 The folder holds config.json and model.safetensors, or the parts of it and their
 index, as they are published; nothing is downloaded and no other library is
-needed. Read are Cohere2ForCausalLM. The configuration follows from
-config.json; a field that this package does not know is refused, and so is a
-tensor that is missing, left over, or of another shape.
+needed. Read are Cohere2ForCausalLM and Mamba2ForCausalLM, and state-spaces' own
+naming of the latter. The configuration follows from config.json; a field that
+this package does not know is refused, and so is a tensor that is missing, left
+over, or of another shape.
 
 A tokenizer.json in the folder is copied to the workdir and used (this needs the
 package `tokenizers`); --tokenizer names another. --corpus and --store say which

@@ -1,6 +1,5 @@
 """Published weights: the same logits, and nothing taken on trust."""
 
-import json
 import shutil
 
 import numpy as np
@@ -13,7 +12,7 @@ from hsa_jax.interop.published import (
   open_published,
   plan,
 )
-from hsa_jax.interop.published.safetensors import INDEX, SINGLE, find_tensors
+from hsa_jax.interop.published.safetensors import SINGLE
 from tests.interop.published_files import (
   FIXTURES,
   frozen,
@@ -21,9 +20,7 @@ from tests.interop.published_files import (
   logits_of,
   settings_of,
   tensors_of,
-  write_file,
   write_folder,
-  write_raw,
 )
 
 # Command R7B's fields as published for older versions of the library.
@@ -50,11 +47,10 @@ QUERY = "model.layers.1.self_attn.q_proj.weight"
 
 
 @pytest.mark.parametrize("cut", [0, 4, 13])
-def test_logits_are_those_of_the_library(cut):
-  want = frozen("cohere2")["logits"]
-  got = logits_of(
-    load(FIXTURES / "cohere2"), frozen("cohere2")["tokens"], cut=cut
-  )
+@pytest.mark.parametrize("name", ["cohere2", "mamba2"])
+def test_logits_are_those_of_the_library(name, cut):
+  want = frozen(name)["logits"]
+  got = logits_of(load(FIXTURES / name), frozen(name)["tokens"], cut=cut)
   assert np.abs(want).max() > 0.5
   np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 
@@ -89,6 +85,111 @@ def test_every_tensor_is_read_once_and_late(monkeypatch):
   for _ in arrays:
     pass
   assert sorted(reads) == sorted(published.tensors.values())
+
+
+def test_parts_of_a_tensor_are_all_of_it():
+  """Five of our matrices are rows of one of theirs."""
+  imported, tensors = open_published(FIXTURES / "mamba2")
+  parts = dict(arrays_of(imported, tensors))
+  name = "lower_blocks.attention.{}.kernel"
+  names = ("gate", "value", "key", "query", "step")
+  mine = np.concatenate([parts[name.format(n)] for n in names], axis=2)
+  theirs = tensors_of("mamba2")
+  for i, matrix in enumerate(mine):
+    want = theirs[f"backbone.layers.{i}.mixer.in_proj.weight"]
+    np.testing.assert_array_equal(matrix.T, want)
+
+
+def original(**changes) -> tuple[dict, dict[str, np.ndarray]]:
+  """The Mamba-2 of the fixture with the names of state-spaces' own package."""
+  settings = {
+    "d_model": 16,
+    "d_intermediate": 0,
+    "n_layer": 3,
+    "vocab_size": 260,
+    "ssm_cfg": {
+      "layer": "Mamba2",
+      "d_state": 8,
+      "headdim": 8,
+      "ngroups": 2,
+      "chunk_size": 8,
+    },
+    "attn_layer_idx": [],
+    "attn_cfg": {},
+    "rms_norm": True,
+    "residual_in_fp32": True,
+    "fused_add_norm": True,
+    "pad_vocab_size_multiple": 8,
+    "tie_embeddings": True,
+  }
+  tensors = tensors_of("mamba2")
+  table = tensors.pop("backbone.embeddings.weight")
+  names = ("backbone.embedding.weight", "lm_head.weight")
+  return settings | changes, tensors | dict.fromkeys(names, table)
+
+
+def test_the_original_names_of_mamba(tmp_path):
+  model = load(write_folder(tmp_path, *original()))
+  got = logits_of(model, frozen("mamba2")["tokens"])
+  want = frozen("mamba2")["logits"]
+  np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("changes", "line"),
+  [
+    ({"ssm_cfg": {"layer": "Mamba1"}}, 'ssm_cfg.layer = "Mamba1": must be'),
+    (
+      {"ssm_cfg": {"norm_before_gate": True}},
+      "ssm_cfg.norm_before_gate = true: not known here, and may change what is"
+      " computed; if it does not, pass --ignore=ssm_cfg.norm_before_gate",
+    ),
+    ({"ssm_cfg": {"ngroups": "2"}}, 'ssm_cfg.ngroups = "2": must be a whole'),
+    ({"d_intermediate": 32}, "d_intermediate = 32: blocks have no MLP here"),
+    ({"attn_layer_idx": [1]}, "attn_layer_idx = [1]: no attention between"),
+    ({"rms_norm": False}, "rms_norm = false: the norm is RMSNorm here"),
+    ({"n_layer": 0}, "n_layer = 0: must be a whole number above 0"),
+  ],
+)
+def test_original_fields_that_are_refused(tmp_path, changes, line):
+  folder = write_folder(tmp_path, original(**changes)[0], {})
+  with pytest.raises(PublishedError) as caught:
+    open_published(folder)
+  assert len(caught.value.problems) == 1
+  assert caught.value.problems[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+  ("changes", "line"),
+  [
+    ({"use_bias": True}, "use_bias = true: projections have no bias here"),
+    ({"use_conv_bias": False}, "use_conv_bias = false: filters have a bias"),
+    ({"hidden_act": "gelu"}, 'hidden_act = "gelu": filters and gates take'),
+    (
+      {"num_heads": 5},
+      "num_heads = 5: must be expand * hidden_size / head_dim",
+    ),
+    (
+      {"time_step_limit": [0.0, 1.0]},
+      "time_step_limit = [0.0, 1.0]: steps are",
+    ),
+    ({"time_step_limit": 3}, "time_step_limit = 3: steps are not cut off"),
+    ({"norm_before_gate": True}, "norm_before_gate = true: not known here"),
+  ],
+)
+def test_fields_of_mamba_that_are_refused(tmp_path, changes, line):
+  folder = write_folder(tmp_path, settings_of("mamba2", **changes), {})
+  with pytest.raises(PublishedError) as caught:
+    open_published(folder)
+  assert len(caught.value.problems) == 1
+  assert caught.value.problems[0].startswith(line)
+
+
+def test_an_endless_step_in_the_older_spelling(tmp_path):
+  settings = settings_of("mamba2", time_step_limit=[0.0, float("inf")])
+  folder = write_folder(tmp_path, settings, tensors_of("mamba2"))
+  fixture = open_published(FIXTURES / "mamba2").imported
+  assert open_published(folder).imported == fixture
 
 
 def test_the_older_spelling_is_the_same_model(tmp_path):
@@ -240,72 +341,6 @@ def test_numbers_that_are_not_finite(tmp_path):
   folder = write_folder(tmp_path, settings_of("cohere2"), tensors)
   with pytest.raises(PublishedError, match=f"{QUERY}: holds numbers that are"):
     list(arrays_of(*open_published(folder)))
-
-
-def small() -> dict:
-  return {"a": np.ones(2, "f4"), "b": np.ones(3, "f4")}
-
-
-def entry(begin: int, end: int, **changes) -> dict:
-  shape = [(end - begin) // 4]
-  return {
-    "dtype": "F32",
-    "shape": shape,
-    "data_offsets": [begin, end],
-  } | changes
-
-
-@pytest.mark.parametrize(
-  ("content", "line"),
-  [
-    (b"", "0 bytes that begin with no header"),
-    (
-      b"version https://git-lfs.github.com/spec/v1\noid",
-      "a pointer of git-lfs",
-    ),
-    (({"a": entry(0, 8)}, b"0" * 7), "bytes, its header tells of"),
-    (({"a": entry(0, 8)}, b"0" * 9), "bytes, its header tells of"),
-    (({"a": entry(0, 8, shape=[3])}, b"0" * 8), "its header is damaged"),
-    (({"a": {"shape": [2]}}, b""), "its header is damaged"),
-    (({"a": 7}, b""), "its header is damaged"),
-    (({"a": entry(0, 8), "b": entry(4, 12)}, b"0" * 12), "the next one free"),
-    (({"a": entry(0, 8), "b": entry(12, 16)}, b"0" * 16), "the next one free"),
-  ],
-)
-def test_damaged_files(tmp_path, content, line):
-  path = tmp_path / SINGLE
-  if isinstance(content, bytes):
-    path.write_bytes(content)
-  else:
-    write_raw(path, *content)
-  with pytest.raises(PublishedError, match=line):
-    find_tensors(tmp_path)
-
-
-def test_a_name_twice(tmp_path):
-  one = json.dumps(entry(0, 8))
-  text = f'{{"a": {one}, "a": {one}}}'.encode()
-  content = len(text).to_bytes(8, "little") + text + b"0" * 8
-  (tmp_path / SINGLE).write_bytes(content)
-  with pytest.raises(PublishedError, match="a twice"):
-    find_tensors(tmp_path)
-
-
-@pytest.mark.parametrize(
-  ("places", "line"),
-  [
-    ({"a": "one", "b": "one", "c": "one"}, "c: not in one, where"),
-    ({"a": "one"}, "b: in one, by .* in nowhere"),
-    ({"a": "one", "b": "two"}, "two: is missing, and .* names it"),
-    ({"a": "one", "b": "../one"}, "../one: must lie beside it"),
-    (None, "no index of safetensors"),
-  ],
-)
-def test_indices_that_are_refused(tmp_path, places, line):
-  write_file(tmp_path / "one", small())
-  (tmp_path / INDEX).write_text(json.dumps({"weight_map": places}))
-  with pytest.raises(PublishedError, match=line):
-    find_tensors(tmp_path)
 
 
 def test_folders_that_are_none(tmp_path):

@@ -31,6 +31,7 @@ from hsa_jax.interop.published.settings import Settings
 
 NAME = "Cohere2ForCausalLM"
 EMBEDDING = "model.embed_tokens.weight"
+SCALED = "scaled angles of windows are not known here"
 SLIDING, FULL = "sliding_attention", "full_attention"
 LAYERS = {
   SLIDING: LayerConfig(position=Position.RELATIVE_ROPE),
@@ -109,24 +110,12 @@ def _demand(settings: Settings, tied: bool) -> None:
 
 def _theta(settings: Settings) -> float:
   """The base of the angles, from either spelling of it."""
-  rope = settings.raw("rope_parameters")
-  if rope is None:
+  if not settings.has("rope_parameters"):
     return settings.number("rope_theta", 10_000.0)
   settings.ignore("rope_theta")
-  known = isinstance(rope, dict) and set(rope) <= {"rope_theta", "rope_type"}
-  if not known or rope.get("rope_type", "default") != "default":
-    settings.refuse(
-      "rope_parameters",
-      rope,
-      "scaled angles of windows are not known here: must be rope_theta with"
-      " rope_type 'default'",
-    )
-    return 1.0
-  theta = rope.get("rope_theta", 10_000.0)
-  if not isinstance(theta, int | float) or not theta > 0:
-    settings.refuse("rope_parameters", rope, "rope_theta must be above 0")
-    return 1.0
-  return float(theta)
+  rope = settings.group("rope_parameters")
+  rope.demand("rope_type", "default", why=SCALED)
+  return rope.number("rope_theta", 10_000.0)
 
 
 def _pattern(settings: Settings, depth: int) -> tuple[LayerConfig, ...]:

@@ -30,14 +30,29 @@ HARMLESS = (
 class Settings:
   """A `config.json` that is being read; problems are told by `close`."""
 
-  def __init__(self, path: pathlib.Path):
-    """Reads the file.
+  def __init__(
+    self, path: pathlib.Path, values: dict[str, Any], prefix: str = ""
+  ):
+    """Begins to read.
+
+    Args:
+      path: of the file.
+      values: its fields, or those of a group in it.
+      prefix: of names, for messages.
+    """
+    self.path, self._prefix = path, prefix
+    self.problems: list[str] = []
+    self._values = values
+    self._left = set(values)
+    self._groups: list[Settings] = []
+
+  @classmethod
+  def load(cls, path: pathlib.Path) -> "Settings":
+    """Those of a file.
 
     Raises:
       PublishedError: if it is none.
     """
-    self.path = path
-    self.problems: list[str] = []
     try:
       values = json.loads(path.read_bytes())
     except OSError as error:
@@ -48,8 +63,21 @@ class Settings:
       raise PublishedError(path, [f"not JSON: {error}"]) from error
     if not isinstance(values, dict):
       raise PublishedError(path, ["not a group of fields"])
-    self._values: dict[str, Any] = values
-    self._left = set(values)
+    return cls(path, values)
+
+  def has(self, name: str) -> bool:
+    """Whether a field is there and not null."""
+    return self._values.get(name) is not None
+
+  def group(self, name: str) -> "Settings":
+    """The fields of a group; of none, if it is absent."""
+    values = self.raw(name, {})
+    if not isinstance(values, dict):
+      self.refuse(name, values, "must be a group of fields")
+      values = {}
+    found = Settings(self.path, values, f"{self._prefix}{name}.")
+    self._groups.append(found)
+    return found
 
   def raw(self, name: str, otherwise: Any = None) -> Any:
     """A field as it is; `otherwise` if it is absent or null."""
@@ -97,12 +125,17 @@ class Settings:
       self.refuse(name, value, why)
 
   def ignore(self, *names: str) -> None:
-    """Fields that do not change what is computed."""
+    """Fields that do not change what is computed; `group.field` below one."""
     self._left -= set(names)
+    for group in self._groups:
+      start = group._prefix.removeprefix(self._prefix)
+      group.ignore(
+        *(n.removeprefix(start) for n in names if n.startswith(start))
+      )
 
   def refuse(self, name: str, value: Any, why: str) -> None:
     """Notes a problem with a field."""
-    self.problems.append(f"{name} = {json.dumps(value)}: {why}")
+    self.problems.append(f"{self._prefix}{name} = {json.dumps(value)}: {why}")
 
   def close(self) -> None:
     """Ends the reading.
@@ -111,14 +144,21 @@ class Settings:
       PublishedError: naming all fields that are wrong, or not known.
     """
     self.ignore(*HARMLESS)
-    self.problems += [
-      f"{name} = {json.dumps(self._values[name])}: not known here, and may"
-      f" change what is computed; if it does not, pass --ignore={name}"
-      for name in sorted(self._left)
-      if self._values[name] is not None
+    problems = self._all_problems()
+    if problems:
+      raise PublishedError(self.path, problems)
+
+  def _all_problems(self) -> list[str]:
+    """Its own, those of its groups, and fields that nobody asked for."""
+    left = [n for n in sorted(self._left) if self._values[n] is not None]
+    unknown = [
+      f"{self._prefix}{name} = {json.dumps(self._values[name])}: not known"
+      " here, and may change what is computed; if it does not, pass"
+      f" --ignore={self._prefix}{name}"
+      for name in left
     ]
-    if self.problems:
-      raise PublishedError(self.path, self.problems)
+    below = [line for group in self._groups for line in group._all_problems()]
+    return [*self.problems, *below, *unknown]
 
   def _checked(
     self,
@@ -130,7 +170,7 @@ class Settings:
   ) -> Any:
     value = self.raw(name, otherwise)
     if value is None:
-      self.problems.append(f"{name}: is missing; {rule}")
+      self.problems.append(f"{self._prefix}{name}: is missing; {rule}")
       return stand_in
     if not good(value):
       self.refuse(name, value, rule)
