@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from hsa_jax.config import LayerConfig, Mixer, Position, layers_of
+from hsa_jax.config import (
+  GlaConfig,
+  LayerConfig,
+  Mamba2Config,
+  Mixer,
+  Mlp,
+  Position,
+  Residual,
+  layers_of,
+)
 from hsa_jax.inference import (
   HaloPrefill,
   Prefill,
@@ -23,12 +32,22 @@ FULL = LayerConfig(mixer=Mixer.FULL, position=Position.NONE)
 ROPE = LayerConfig(mixer=Mixer.FULL, position=Position.ABSOLUTE_ROPE)
 STICK = LayerConfig(mixer=Mixer.STICK_BREAKING, position=Position.NONE)
 LOCAL = LayerConfig()
+MAMBA = LayerConfig(mixer=Mixer.MAMBA2, mlp=Mlp.NONE)
+GLA = LayerConfig(mixer=Mixer.GLA)
+SIZES = Mamba2Config(head_dim=8, state_dim=6, chunk_size=8)
 CASES = {
   "full": model_config({"layers": (ROPE,)}, num_groups=0),
   "hybrid": model_config({"layers": (LOCAL, FULL, STICK)}, num_groups=0),
   "below the memory": model_config({"layers": (FULL, STICK, LOCAL, LOCAL)}),
   "above the memory": model_config(
     {"layers": (LOCAL, LOCAL, FULL, STICK)}, tokens_per_retrieval=3
+  ),
+  "recurrent": model_config(
+    {"layers": (MAMBA, GLA), "mamba2": SIZES, "gla": GlaConfig(chunk_size=8)},
+    num_groups=0,
+  ),
+  "ramba": model_config(
+    {"layers": (MAMBA,), "mamba2": SIZES}, residual=Residual.PLAIN
   ),
 }
 NEW = 7
@@ -94,10 +113,24 @@ def test_beyond_the_room_is_refused():
     run(decoder, 6)
 
 
-def test_segments_that_see_everything_are_not_read_apart():
-  model = build_model(CASES["full"])
+@pytest.mark.parametrize("name", ["full", "recurrent"])
+def test_segments_that_see_everything_are_not_read_apart(name):
+  model = build_model(CASES[name])
   with pytest.raises(ValueError, match="--prefill=sequential"):
     HaloPrefill(model, batch=1, segment=8, windows=2)
+
+
+def test_states_of_constant_size_have_no_end_and_need_no_room():
+  model, prompt = build_model(CASES["recurrent"]), random_tokens((1, 60))
+  decoder = prefill_decoder(
+    Prefill(model, batch=1, segment=12),
+    lambda a, b: prompt[:, a:b],
+    HostMemory(0),
+    length=60,
+  )
+  assert decoder.capacity is None
+  cfg = CASES["recurrent"]
+  caches.check_caches(cfg, length=1 << 40, batch=8, free=0)
 
 
 def test_caches_that_do_not_fit_are_refused():

@@ -24,7 +24,9 @@ from hsa_jax.parallel.sharding import named_leaves
 from hsa_jax.types import Limits
 from tests.models.helpers import (
   FULL,
+  GLA,
   LOCAL,
+  MAMBA,
   NOPE,
   STICK,
   assert_close,
@@ -160,7 +162,15 @@ def test_the_norm_of_the_model_is_that_of_blocks_and_head():
   assert named_leaves(model).keys() == named_leaves(build(tiny())).keys()
 
 
-@pytest.mark.parametrize("layers", [(FULL,), (STICK,), (LOCAL, NOPE, STICK)])
+@pytest.mark.parametrize(
+  "layers",
+  [
+    (FULL,),
+    (STICK,),
+    (LOCAL, NOPE, STICK),
+    pytest.param((MAMBA, GLA), marks=pytest.mark.slow),
+  ],
+)
 def test_remat_changes_no_gradient(layers):
   tokens = random_tokens(23, batch=2)
 
@@ -180,7 +190,9 @@ def test_remat_changes_no_gradient(layers):
     assert bool(jnp.isfinite(b).all())
 
 
-@pytest.mark.parametrize("layers", [(FULL,), (STICK,), (NOPE, LOCAL)])
+@pytest.mark.parametrize(
+  "layers", [(FULL,), (STICK,), (NOPE, LOCAL), (MAMBA,), (GLA,)]
+)
 def test_no_output_depends_on_a_later_token(layers):
   model, tokens = build(plain(layers=layers)), random_tokens(14)
   for position in (1, 6, 13):
@@ -216,7 +228,8 @@ def test_order_counts_with_positions_only(kind, ordered):
 def test_a_full_layer_reaches_further_than_a_window():
   x = random_hidden(20)
   other = x.at[:, 10].add(1.0)  # the window ends at 14
-  for kind, reaches in ((LOCAL, False), (NOPE, True), (STICK, True)):
+  kinds = ((LOCAL, False), (NOPE, True), (STICK, True), (GLA, True))
+  for kind, reaches in kinds:
     cfg = plain(layers=(kind,))
     away = jnp.abs(last_output(cfg, x) - last_output(cfg, other)).max()
     assert (float(away) > 1e-4) == reaches
@@ -236,7 +249,7 @@ def test_yarn_and_base_change_full_layers_only():
 
 
 def test_sixteen_bits():
-  layers = (LOCAL, FULL, STICK)
+  layers = (LOCAL, FULL, STICK, MAMBA, GLA)
   exact = run(build(plain(layers=layers)), random_tokens(23))
   cfg = plain(layers=layers, compute_dtype="bfloat16")
   logits = run(build(cfg), random_tokens(23))
