@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from hsa_jax.cli import evaluate, generate, load_hf
+from hsa_jax.cli import evaluate, generate, inspect, load_hf
 from hsa_jax.config import OptimizerConfig, TrainConfig
 from hsa_jax.data.tokenizer import load_tokenizer
 from hsa_jax.data.train_bpe import train_bpe
@@ -28,6 +28,7 @@ from tests.evaluation.helpers import make_store
 from tests.interop.published_files import FIXTURES, frozen, logits_of
 
 COHERE = FIXTURES / "cohere2"
+PROMPT = "abc fgh. " * 2
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,35 @@ def test_the_checkpoint_computes_the_frozen_logits(workdir):
 
 
 def test_it_continues_a_prompt(workdir, capsys):
-  argv = [f"--checkpoint={workdir}", "--prompt=abc fgh. " * 2]
+  argv = [f"--checkpoint={workdir}", f"--prompt={PROMPT}"]
   assert generate.main([*argv, "--max-tokens=5", "--no-stop-at-eos"]) == 0
   assert "prefill" in capsys.readouterr().err
+
+
+def test_mamba_is_loaded_and_continues_a_prompt(tmp_path, capsys):
+  out = tmp_path / "run"
+  flags = (f"--workdir={out}", "--tokenizer=byte")
+  assert call(capsys, *flags, folder=FIXTURES / "mamba2")[0] == 0
+  model, cfg, _ = load_model(out)
+  tokens, want = frozen("mamba2")["tokens"], frozen("mamba2")["logits"]
+  np.testing.assert_allclose(logits_of(model, tokens), want, rtol=0, atol=1e-5)
+  argv = [f"--checkpoint={out}", f"--prompt={PROMPT}", "--max-tokens=4"]
+  assert generate.main([*argv, "--no-stop-at-eos"]) == 0
+  written = capsys.readouterr().out.removesuffix("\n")
+  tokenizer = load_tokenizer("byte")
+  tokens = list(tokenizer.encode(PROMPT))
+  for _ in range(4):
+    row = np.asarray(tokens, np.int32)[None]
+    logits = logits_of(model, row)[0, -1, : tokenizer.vocab_size]
+    tokens.append(int(np.argmax(logits)))
+  assert written == tokenizer.decode(tokens[-4:])
+
+
+def test_it_is_described(workdir, capsys):
+  assert inspect.main(["", str(workdir)]) == 0
+  told = capsys.readouterr().out
+  assert "block        parallel, norm layer, logits times 0.25" in told
+  assert "checkpoint   step 0, 0 tokens seen" in told
 
 
 def test_it_is_evaluated(workdir, capsys):
