@@ -91,9 +91,11 @@ def test_it_is_described(workdir, capsys):
 
 def test_it_is_evaluated(workdir, capsys):
   argv = [f"--checkpoint={workdir}", "--lengths=256", "--samples=1"]
-  flags = ["--suites=ppl", "--tasks=by_length", "--segment=64"]
+  suites = "--suites=ppl,effective_attention"
+  flags = [suites, "--tasks=by_length", "--segment=64"]
   assert evaluate.main([*argv, *flags]) == 0
-  assert (workdir / "eval" / "report.md").exists()
+  told = (workdir / "eval" / "report.md").read_text()
+  assert "Effective attention" in told and "perplexity" in told.lower()
 
 
 def test_a_run_begins_with_it(workdir):

@@ -138,13 +138,16 @@ def test_the_original_names_of_mamba(tmp_path):
 @pytest.mark.parametrize(
   ("changes", "line"),
   [
-    ({"ssm_cfg": {"layer": "Mamba1"}}, 'ssm_cfg.layer = "Mamba1": must be'),
+    ({"ssm_cfg": {}}, "ssm_cfg.layer = \"Mamba1\": must be 'Mamba2'"),
     (
-      {"ssm_cfg": {"norm_before_gate": True}},
+      {"ssm_cfg": {"layer": "Mamba2", "norm_before_gate": True}},
       "ssm_cfg.norm_before_gate = true: not known here, and may change what is"
       " computed; if it does not, pass --ignore=ssm_cfg.norm_before_gate",
     ),
-    ({"ssm_cfg": {"ngroups": "2"}}, 'ssm_cfg.ngroups = "2": must be a whole'),
+    (
+      {"ssm_cfg": {"layer": "Mamba2", "ngroups": "2"}},
+      'ssm_cfg.ngroups = "2": must be a whole',
+    ),
     ({"d_intermediate": 32}, "d_intermediate = 32: blocks have no MLP here"),
     ({"attn_layer_idx": [1]}, "attn_layer_idx = [1]: no attention between"),
     ({"rms_norm": False}, "rms_norm = false: the norm is RMSNorm here"),

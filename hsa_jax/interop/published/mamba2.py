@@ -73,7 +73,9 @@ def read_original(settings: Settings) -> Imported:
   one group, filters of 4.
   """
   layer = settings.group("ssm_cfg")
-  layer.demand("layer", "Mamba2", why="must be 'Mamba2'")
+  kind = layer.raw("layer", "Mamba1")  # their default
+  if kind != "Mamba2":
+    layer.refuse("layer", kind, "must be 'Mamba2'")
   own = Mamba2Config(
     expand=layer.count("expand", 2),
     head_dim=layer.count("headdim", 64),
