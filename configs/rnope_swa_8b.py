@@ -7,12 +7,13 @@ Published: 8B parameters; a pattern of three windows of 4096 keys with RoPE of
 base 10,000 and one full layer without positions; no norm of queries and keys;
 5T tokens of pre-training. Published of its descendant Command R7B, and taken
 from there: 32 layers of width 4096, 32 query and 8 key heads of 128, MLP 14336,
-256,000 ids, tied embeddings, rows of 8192 tokens.
+256,000 ids, tied embeddings, attention and MLP side by side behind one
+LayerNorm without bias, logits times 0.25, rows of 8192 tokens. The weights of
+Command R7B itself, whose base of RoPE is 50,000, are read by
+`python -m hsa_jax.cli.load_hf` (docs/layers.md).
 
 Not published, and chosen here: optimizer, learning rate, batch, number of steps
-(a token count of its own, not the 5T), data. Not the same: blocks are
-sequential with RMSNorm, where Command R7B has attention and MLP side by side
-behind one LayerNorm, and scales its logits.
+(a token count of its own, not the 5T), data.
 """
 
 from hsa_jax import config as c
@@ -35,9 +36,13 @@ def build() -> c.Config:
     window_size=4096,
     rope_theta=10_000.0,
     qk_norm=False,
+    norm_eps=1e-5,
     compute_dtype="bfloat16",
     remat=c.Remat.BLOCK,
     layers=(LOCAL, LOCAL, LOCAL, NOPE),
+    block=c.BlockForm.PARALLEL,
+    norm=c.Norm.LAYER,
+    logit_scale=0.25,
     hsa=c.HsaConfig(num_groups=0),
   )
   stage = c.StageConfig(num_steps=100_000, seq_len=8192, batch_size=512)

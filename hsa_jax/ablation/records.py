@@ -43,6 +43,7 @@ KEPT = (
   "p_correct_given_recalled",
   "perplexity",
   "bits_per_byte",
+  "attention",
 )
 
 

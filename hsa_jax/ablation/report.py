@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hsa_jax.ablation import pictures
+from hsa_jax.ablation.attention import attention_table
 from hsa_jax.ablation.cells import difference_cell, value_cell
 from hsa_jax.ablation.glance import glance, replace_block
 from hsa_jax.ablation.grid import BASE, Cell, Grid, GridError, select
@@ -95,6 +96,7 @@ def write_report(
   sections = sections_of(grid, points, subset)
   for section in sections:
     blocks += _section(section, folder, train_length)
+    blocks += attention_table(lines, cells_of(section.points))
   if doc:
     replace_block(doc, grid.size, _for_doc(sections, doc, folder))
   return write_pages(folder, "report", blocks)

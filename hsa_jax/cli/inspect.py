@@ -13,10 +13,12 @@ from typing import Any
 
 from hsa_jax.config import (
   RECURRENT,
+  BlockForm,
   Config,
   ConfigError,
   Layer,
   Mlp,
+  Norm,
   config_hash,
   layers_of,
 )
@@ -118,6 +120,12 @@ def describe_config(cfg: Config) -> Iterator[str]:
     pattern = layers_of(model, 0, len(model.layers))
     names = [_layer_name(layer) for layer in pattern]
     yield f"  layers       {', '.join(names)}, and again"
+  usual = (BlockForm.SEQUENTIAL, Norm.RMS, 1.0)
+  if (model.block, model.norm, model.logit_scale) != usual:
+    yield (
+      f"  block        {model.block}, norm {model.norm}, logits times"
+      f" {model.logit_scale:g}"
+    )
   if hsa.num_groups:
     yield (
       f"  memory       {hsa.num_groups} group(s), chunks of {hsa.chunk_size},"

@@ -11,6 +11,7 @@ from hsa_jax.config.convert import (
   to_json,
 )
 from hsa_jax.config.fields import (
+  BlockForm,
   Config,
   DataConfig,
   Guard,
@@ -24,6 +25,7 @@ from hsa_jax.config.fields import (
   ModelConfig,
   Needle,
   Noise,
+  Norm,
   OptimizerConfig,
   OptimizerName,
   Position,
@@ -58,6 +60,7 @@ from hsa_jax.config.stage_rules import source_problem
 
 __all__ = [
   "RECURRENT",
+  "BlockForm",
   "Config",
   "ConfigError",
   "DataConfig",
@@ -77,6 +80,7 @@ __all__ = [
   "ModelConfig",
   "Needle",
   "Noise",
+  "Norm",
   "OptimizerConfig",
   "OptimizerName",
   "Position",

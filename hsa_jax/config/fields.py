@@ -96,6 +96,20 @@ class Position(enum.StrEnum):
   NONE = "none"
 
 
+class BlockForm(enum.StrEnum):
+  """How a layer's mixer Mix and its MLP M stand to each other."""
+
+  SEQUENTIAL = "sequential"  # h = x + Mix(norm(x)), then h + M(norm(h))
+  PARALLEL = "parallel"  # x + Mix(norm(x)) + M(norm(x)), of one norm
+
+
+class Norm(enum.StrEnum):
+  """What the stream is divided by before a layer reads it; with a gain."""
+
+  RMS = "rms"  # its root mean square
+  LAYER = "layer"  # its standard deviation, the mean taken off; no bias
+
+
 class Remat(enum.StrEnum):
   """What the backward pass recomputes."""
 
@@ -228,6 +242,11 @@ class ModelConfig:
   # Repeated over the depth, what is left of it cut off; (): windows only.
   layers: tuple[LayerConfig, ...] = field(default=(), metadata=ADDED_LATER)
   rope: RopeConfig = field(default=RopeConfig(), metadata=ADDED_LATER)
+  # Of the layers; reads of the memory are what `hsa.residual` says.
+  block: BlockForm = field(default=BlockForm.SEQUENTIAL, metadata=ADDED_LATER)
+  # Of the layers and before the head; the memory's own norms are RMSNorm.
+  norm: Norm = field(default=Norm.RMS, metadata=ADDED_LATER)
+  logit_scale: float = field(default=1.0, metadata=ADDED_LATER)
   mamba2: Mamba2Config = field(default=Mamba2Config(), metadata=ADDED_LATER)
   gla: GlaConfig = field(default=GlaConfig(), metadata=ADDED_LATER)
   # auto | reference | blocked | splash | cudnn, of full and stick-breaking

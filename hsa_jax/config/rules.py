@@ -105,6 +105,7 @@ def _positive(cfg: Config) -> Iterator[str]:
     "model.norm_eps": m.norm_eps,
     "model.init_scale": m.init_scale,
     "model.rope_theta": m.rope_theta,
+    "model.logit_scale": m.logit_scale,
   }
   yield from _bounds(at_least_one, 1, "must be at least 1")
   yield from _bounds(at_least_zero, 0, "must not be negative")

@@ -26,6 +26,7 @@ _EOS_NAMES = (
   "<|im_end|>",
   "<｜end▁of▁sentence｜>",
   "[SEP]",
+  "<EOS_TOKEN>",
 )
 _PAD_NAMES = (PADDING, "[PAD]", "<|padding|>", "<|pad|>", "<｜▁pad▁｜>")
 

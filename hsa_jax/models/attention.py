@@ -9,8 +9,15 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from hsa_jax.config import Layer, Mlp, ModelConfig, Remat, layers_of
-from hsa_jax.models.layers import GatedMlp, RMSNorm, stack
+from hsa_jax.config import (
+  BlockForm,
+  Layer,
+  Mlp,
+  ModelConfig,
+  Remat,
+  layers_of,
+)
+from hsa_jax.models.layers import GatedMlp, stack, stream_norm
 from hsa_jax.models.mixers import MIXERS
 from hsa_jax.models.remat import apply_remat, name_input
 from hsa_jax.parallel import split_rows
@@ -21,19 +28,23 @@ MAX_UNROLLED_LAYERS = 4
 
 
 class Block(nnx.Module):
-  """`h = x + Mix(norm(x))`, then `h + MLP(norm(h))`, if it has an MLP.
+  """`h = x + Mix(norm(x))`, then `h + MLP(norm(h))`; or side by side.
 
+  Which of the two `config.BlockForm` says; a parallel block has one norm. A
+  layer may be without an MLP.
   The mixer is called `attention` whichever it is: a name of checkpoints.
   """
 
   def __init__(self, layer: Layer, *, rngs: nnx.Rngs):
     cfg = layer.cfg
-    self.attention_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    self.form = cfg.block
+    self.attention_norm = stream_norm(cfg)
     self.attention = MIXERS[layer.mixer].module(cfg, rngs=rngs)
     self.has_mlp = layer.mlp is Mlp.GATED
     if not self.has_mlp:
       return
-    self.mlp_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    if self.form is BlockForm.SEQUENTIAL:
+      self.mlp_norm = stream_norm(cfg)
     self.mlp = GatedMlp(
       cfg.embed_dim,
       cfg.mlp_dim,
@@ -51,13 +62,14 @@ class Block(nnx.Module):
     count: jax.Array | int | None = None,
   ) -> tuple[Float[Array, "B T D"], Carry]:
     x = name_input(split_rows(x))
-    read, state = self.attention(
-      self.attention_norm(x), state, position, limits, count
-    )
+    normed = self.attention_norm(x)
+    read, state = self.attention(normed, state, position, limits, count)
     x = x + read
-    if self.has_mlp:
-      x = x + self.mlp(self.mlp_norm(x))
-    return x, state
+    if not self.has_mlp:
+      return x, state
+    if self.form is BlockForm.PARALLEL:
+      return x + self.mlp(normed), state
+    return x + self.mlp(self.mlp_norm(x)), state
 
 
 class Pattern(nnx.Module):
@@ -91,6 +103,12 @@ def build_blocks(
   return Pattern(
     [_build(layers[i], keys[i], len(layers[i::period])) for i in range(period)]
   )
+
+
+def address_of(layers: Sequence[Layer], i: int) -> tuple[str, int]:
+  """Where `build_blocks` puts layer `i`: a prefix of names, and a row."""
+  period = _period(layers)
+  return ("", i) if period <= 1 else (f"places.{i % period}.", i // period)
 
 
 def _build(layer: Layer, key: jax.Array, count: int) -> Block:

@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hsa_jax.config import (
+  BlockForm,
   HsaConfig,
   Landmark,
   Layer,
@@ -228,7 +229,9 @@ def _block_parameters(layers: Sequence[Layer]) -> int:
   for mixer, own, mlp in layers:
     total += own.embed_dim + MIXERS[mixer].parameters(own)
     if mlp is Mlp.GATED:
-      total += own.embed_dim + _mlp_parameters(own, own.mlp_dim)
+      total += _mlp_parameters(own, own.mlp_dim)
+      # Side by side with the mixer an MLP has no norm of its own.
+      total += own.embed_dim * (own.block is BlockForm.SEQUENTIAL)
   return total
 
 

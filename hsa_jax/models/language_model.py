@@ -23,7 +23,7 @@ from hsa_jax.models.attention import (
 from hsa_jax.models.encoder import ChunkEncoder
 from hsa_jax.models.group import HsaGroup
 from hsa_jax.models.hsa import HsaBlock, SequenceMemory
-from hsa_jax.models.layers import RMSNorm, initializer, linear
+from hsa_jax.models.layers import initializer, linear, stream_norm
 from hsa_jax.models.mixers import grows, reach_of
 from hsa_jax.models.remat import apply_remat
 from hsa_jax.parallel import fill_context, split_rows, whole_rows
@@ -68,7 +68,7 @@ class LanguageModel(nnx.Module):
     self.groups = nnx.List(
       [HsaGroup(cfg, i, rngs=rngs) for i in range(cfg.hsa.num_groups)]
     )
-    self.norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
+    self.norm = stream_norm(cfg)
     if not cfg.tie_embeddings:
       self.output = linear(
         cfg.embed_dim,
@@ -183,13 +183,15 @@ class LanguageModel(nnx.Module):
     return block(x, memory, 0, limits)
 
   def head(self, hidden: Hidden) -> Logits:
-    """Final norm and logits, float32."""
+    """Final norm and scaled logits, float32."""
     hidden = self.norm(split_rows(hidden))
     if self.cfg.tie_embeddings:
       logits = self.embedding.attend(hidden)
     else:
       logits = self.output(hidden)
-    return split_rows(logits, tensor=-1).astype(jnp.float32)
+    logits = split_rows(logits, tensor=-1).astype(jnp.float32)
+    scale = self.cfg.logit_scale
+    return logits if scale == 1 else logits * scale
 
   def init_carry(self, batch: int, capacity: int = 0) -> Carry:
     """What the lower decoder remembers before the first token.

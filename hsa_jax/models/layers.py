@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from hsa_jax.config import ModelConfig, Norm
+
 T = TypeVar("T", bound=nnx.Module)
 
 
@@ -115,6 +117,27 @@ class RMSNorm(nnx.Module):
     wide = rms_normalize(x.astype(jnp.float32), eps=self.eps)
     gain = jnp.broadcast_to(self.scale[...], wide.shape)
     return (wide * gain).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+  """`(x - mean) / std * scale` over the last axis, in float32; no bias."""
+
+  def __init__(self, dim: int, *, eps: float):
+    self.eps = eps
+    self.scale = nnx.Param(jnp.ones((dim,), jnp.float32))
+
+  def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
+    wide = x.astype(jnp.float32)
+    wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    wide = rms_normalize(wide, eps=self.eps)
+    gain = jnp.broadcast_to(self.scale[...], wide.shape)
+    return (wide * gain).astype(x.dtype)
+
+
+def stream_norm(cfg: ModelConfig) -> RMSNorm | LayerNorm:
+  """The norm of the stream that the model asks for."""
+  kind = LayerNorm if cfg.norm is Norm.LAYER else RMSNorm
+  return kind(cfg.embed_dim, eps=cfg.norm_eps)
 
 
 class GatedMlp(nnx.Module):

@@ -131,7 +131,11 @@ class Checkpointer:
         step,
         items,
         metrics=None if loss is None else {LOSS: loss},
-        custom_metadata=_metadata(self._info, step, items),
+        custom_metadata=metadata_of(
+          self._info,
+          step,
+          {item: digests(arrays) for item, arrays in items.items()},
+        ),
         force=True,
       )
     except OSError as error:
@@ -281,9 +285,10 @@ def _items(state: TrainState) -> dict[str, dict[str, Any]]:
   return {MODEL: named_leaves(state.model), OPTIMIZER: optimizer}
 
 
-def _metadata(
-  info: RunInfo, step: int, items: dict[str, dict[str, Any]]
+def metadata_of(
+  info: RunInfo, step: int, of_items: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
+  """What is stored beside the arrays; digests by item and array name."""
   return {
     "format": FORMAT,
     "step": step,
@@ -291,7 +296,7 @@ def _metadata(
     "tokenizer": info.tokenizer,
     "tokenizer_fingerprint": info.tokenizer_fingerprint,
     "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
-    "digests": {item: digests(arrays) for item, arrays in items.items()},
+    "digests": of_items,
     "config": config_lib.to_dict(info.cfg),
   }
 

@@ -17,7 +17,8 @@ along `tensor`, and the letters of `models/flops.py`:
               c m (4 D + (2 N H + 2 P H + 3 F) / t) + 4 m N keys / t for each
               block (norms, heads, MLP; float32 scores, of a whole context one
               pair of blocks at a time), and likewise for the encoder (keys:
-              S + c) and each group (keys: S slots)
+              S + c) and each group (keys: S slots); a parallel block has one
+              norm and no stream between its halves: 2 D in place of 4 D
   working     three float32 copies of the largest array: logits m V / t, or the
               scores of one layer, read or encoder that is recomputed, next to
               the inside of its block; of a long dense read those of one tile
@@ -35,6 +36,7 @@ import jax
 from jax.sharding import AbstractMesh, AxisType
 
 from hsa_jax.config import (
+  BlockForm,
   Config,
   Mlp,
   ModelConfig,
@@ -248,17 +250,19 @@ def _insides(
   heads = 2 * (cfg.num_heads + cfg.num_kv_heads) * cfg.head_dim
   score = copies * 4 * cfg.num_heads / local.tensor
 
-  def inside(heads: float, mlp_dim: int) -> float:
+  def inside(heads: float, mlp_dim: int, streams: int = 4) -> float:
     wide = (heads + 3 * mlp_dim) / local.tensor
-    return local.size * (4 * cfg.embed_dim + wide)
+    return local.size * (streams * cfg.embed_dim + wide)
 
+  streams = 2 if cfg.block is BlockForm.PARALLEL else 4
   depth = cfg.num_lower_layers + cfg.num_upper_layers
   layers = []
   for mixer, own, mlp in layers_of(cfg, 0, depth):
     kind = MIXERS[mixer]
     keys = kind.stored_keys(own, stage.seq_len, backend) * kind.heads(own)
+    mlp_dim = own.mlp_dim if mlp is Mlp.GATED else 0
     layers.append(
-      inside(kind.widths(own), own.mlp_dim if mlp is Mlp.GATED else 0)
+      inside(kind.widths(own), mlp_dim, streams)
       + copies * 4 * keys / local.tensor
     )
   if not hsa.num_groups:

@@ -19,7 +19,8 @@ m D of the stream:
   reduce gradients     u (f-1)/f c P          over fsdp
                        2 (d-1)/d g P/f        over data: there and back
                        and of what fsdp does not split, there and back
-  tensor               u 2 (t-1)/t c m D      for each half of a block, in
+  tensor               u 2 (t-1)/t c m D      for each half of a block (for both
+                                              halves of a parallel one), in
                                               every pass
 
 where g is c for matrices of products and 4 for embeddings and vectors, whose
@@ -38,7 +39,15 @@ from typing import NamedTuple
 
 from jax.sharding import AbstractMesh
 
-from hsa_jax.config import Config, Remat, StageConfig
+from hsa_jax.config import (
+  BlockForm,
+  Config,
+  Mlp,
+  Remat,
+  Residual,
+  StageConfig,
+  layers_of,
+)
 from hsa_jax.models.flops import Flops, flops_per_token
 from hsa_jax.parallel.chips import Topology
 from hsa_jax.training.footprint import (
@@ -220,13 +229,22 @@ def _gradient_bytes(state: TrainState, mesh: AbstractMesh, size: int) -> float:
 
 
 def _tensor_halves(cfg: Config) -> int:
-  """Sums over `tensor` in a step: attention and MLP of each block, per pass."""
+  """Sums over `tensor` in a step: mixer and MLP of each block, per pass.
+
+  Side by side the two are one sum.
+  """
   model, hsa = cfg.model, cfg.model.hsa
-  layers = model.num_lower_layers + model.num_upper_layers + hsa.num_groups
+  side_by_side = model.block is BlockForm.PARALLEL
+  depth = model.num_lower_layers + model.num_upper_layers
+  halves = sum(
+    1 if side_by_side or layer.mlp is Mlp.NONE else 2
+    for layer in layers_of(model, 0, depth)
+  )
   if hsa.num_groups:
-    layers += hsa.encoder_layers
+    read = 1 if hsa.residual is Residual.PLAIN else 2
+    halves += read * hsa.num_groups + 2 * hsa.encoder_layers
   passes = 2 if model.remat is Remat.NONE else 3
-  return 2 * layers * passes + 2  # and the vocabulary, forward and backward
+  return halves * passes + 2  # and the vocabulary, forward and backward
 
 
 def _executed(cfg: Config, counted: Flops) -> float:

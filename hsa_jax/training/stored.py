@@ -89,6 +89,13 @@ def read_metadata(folder: pathlib.Path) -> tuple[Config, CheckpointMeta]:
 
 def verify(meta: CheckpointMeta, items: dict[str, dict[str, Any]]) -> None:
   """Raises unless the files hold the arrays of `items`, as they were saved."""
+  for item in items:
+    if item not in meta.digests:
+      raise CheckpointError(
+        f"{meta.folder}: holds no {item}: its weights were not trained here\n"
+        f"  fix: train in another --workdir, with train.init_from ="
+        f" {meta.folder.parent.parent}"
+      )
   strangers, damage = [], []
   for item, arrays in items.items():
     saved = meta.digests[item]

@@ -69,6 +69,10 @@ def test_good_patterns(layers):
       "model.layers[0].window = 8: a full layer has none; leave it out, or use"
       " mixer = 'window'",
     ),
+    (
+      config(logit_scale=0.0),
+      "model.logit_scale = 0.0: must be above 0",
+    ),
     (config({"window": 0}), "model.layers[0].window = 0: must be at least 1"),
     (
       config(*([NOPE] * 13)),
@@ -203,6 +207,13 @@ def test_no_pattern_changes_no_hash():
   model = dataclasses.replace(cfg.model, layers=layers)
   assert config_hash(cfg) == "1ad7bc92cdec"
   assert config_hash(dataclasses.replace(cfg, model=model)) != config_hash(cfg)
+  for field, value in {
+    "block": "parallel",
+    "norm": "layer",
+    "logit_scale": 0.5,
+  }.items():
+    other = from_dict({"model": {field: value}})
+    assert config_hash(other) != config_hash(cfg), field
 
 
 def test_the_pattern_is_laid_over_the_whole_depth():

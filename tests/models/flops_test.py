@@ -11,6 +11,7 @@ from flax import nnx
 
 from hsa_jax.config import (
   RECURRENT,
+  BlockForm,
   GlaConfig,
   HsaConfig,
   LayerConfig,
@@ -18,6 +19,7 @@ from hsa_jax.config import (
   Mixer,
   Mlp,
   ModelConfig,
+  Norm,
   Position,
 )
 from hsa_jax.models import flops, language_model, mixers
@@ -87,6 +89,8 @@ VARIANTS = {
   "full": {"layers": (FULL,)},
   "stick_breaking": {"layers": (STICK,), "num_groups": 0},
   "hybrid": {"layers": (LayerConfig(), PLAIN, FULL), "num_groups": 0},
+  "parallel": {"block": BlockForm.PARALLEL, "norm": Norm.LAYER},
+  "parallel, no MLP": {"layers": (MAMBA,), "block": BlockForm.PARALLEL},
   "ramba": {"layers": (MAMBA,), "mamba2": MAMBA_SIZES, "residual": "plain"},
   "mamba2, windows": {"layers": (MAMBA, LayerConfig()), "num_groups": 0},
   "gla": {"layers": (GLA,), "num_groups": 0},
@@ -156,6 +160,18 @@ def test_window_block_by_hand():
   matrices = 32 * 24 * 2 + 32 * 12 * 2 + 3 * 32 * 56
   assert parts["lower"] == 2 * matrices + 4 * 24 * 1
   assert parts["head"] == 2 * 32 * 48
+
+
+def test_a_parallel_block_by_hand():
+  """The products of a sequential one, and one norm in place of two."""
+  form = {"num_groups": 0, "num_lower_layers": 3, "num_upper_layers": 0}
+  cfg = variant(block=BlockForm.PARALLEL, logit_scale=0.25, **form)
+  heads, mlp = 32 * 24 * 2 + 32 * 12 * 2, 3 * 32 * 56
+  counts = flops.count_parameters(cfg)
+  assert counts.lower == 3 * (32 + heads + 2 * 6 + mlp)
+  assert counts.total == flops.count_parameters(variant(**form)).total - 3 * 32
+  parts = flops.flops_per_token(cfg, 1).useful_parts
+  assert parts["lower"] == 3 * (2 * (heads + mlp) + 4 * 24 * 1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hsa_jax.models.layers import linear, swiglu
+from hsa_jax.models.layers import LayerNorm, linear, swiglu
 
 X = jax.random.normal(jax.random.key(0), (2, 5, 3))
 
@@ -61,3 +61,16 @@ def test_swiglu_and_its_derivative(dtype):
     jax.tree.leaves(got), jax.tree.leaves(want), strict=True
   ):
     np.testing.assert_allclose(mine, plain, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layer_norm_by_hand(dtype):
+  norm = LayerNorm(3, eps=1e-5)
+  norm.scale = nnx.Param(jnp.array([1.0, -2.0, 0.5]))
+  x = np.asarray(4 * X + 7, dtype).astype(np.float64)
+  centred = x - x.mean(-1, keepdims=True)
+  want = centred / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * [1.0, -2.0, 0.5]
+  got = norm(jnp.asarray(x, dtype))
+  assert got.dtype == jnp.dtype(dtype)
+  atol = 1e-5 if dtype == "float32" else 2e-2
+  np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=atol)

@@ -1,9 +1,4 @@
-"""Layers against other code bases; `tests/fixtures/make_layers.py` made them.
-
-Command R7B's blocks are not ours: attention and MLP side by side behind one
-LayerNorm, and scaled logits. So its model is put together here, of our
-attention layers with its parameters.
-"""
+"""Layers against other code bases, frozen by `fixtures/make_layers.py`."""
 
 import functools
 import pathlib
@@ -12,30 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from hsa_jax.config import LayerConfig, Mixer, ModelConfig, Position, layers_of
-from hsa_jax.models.mixers import MIXERS
+from hsa_jax.config import Mixer, lower_layers
 from hsa_jax.ops import rope
 from hsa_jax.ops.stick import stick_breaking_attention
-from hsa_jax.types import Limits
+from tests.interop.published_files import load, logits_of, write_folder
 
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
-COHERE = ModelConfig(
-  vocab_size=48,
-  embed_dim=32,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=8,
-  window_size=6,
-  qk_norm=False,
-  rope_theta=10_000.0,
-  layers=(
-    *(LayerConfig(position=Position.RELATIVE_ROPE),) * 3,
-    LayerConfig(mixer=Mixer.FULL, position=Position.NONE),
-  ),
-)
-LOGIT_SCALE = 0.25
+COHERE = {
+  "architectures": ["Cohere2ForCausalLM"],
+  "vocab_size": 48,
+  "hidden_size": 32,
+  "intermediate_size": 40,
+  "num_hidden_layers": 5,
+  "num_attention_heads": 4,
+  "num_key_value_heads": 2,
+  "sliding_window": 6,
+  "logit_scale": 0.25,
+  "layer_norm_eps": 1e-5,
+}
 
 
 @functools.cache
@@ -69,81 +59,27 @@ def test_yarn_turns_what_is_rotated():
   assert float(jnp.abs(known / yarn.amplitude - plain).max()) > 0.1
 
 
-def attention_with(layer, parameters: dict[str, np.ndarray]) -> nnx.Module:
-  """Our layer with their projections.
-
-  They rotate neighbours (2i, 2i + 1), we rotate halves (i, i + H/2): their even
-  rows of a head come first here.
-  """
-  cfg = layer.cfg
-  module = MIXERS[layer.mixer].module(cfg, rngs=nnx.Rngs(0))
-
-  def halves(matrix: np.ndarray) -> np.ndarray:
-    heads = matrix.reshape(-1, cfg.head_dim // 2, 2, matrix.shape[1])
-    return heads.swapaxes(1, 2).reshape(matrix.shape)
-
-  for name, change in (("q", halves), ("k", halves), ("v", None), ("o", None)):
-    matrix = parameters[f"self_attn.{name}_proj.weight"]
-    matrix = change(matrix) if change else matrix
-    target = {"q": module.query, "k": module.key, "v": module.value}
-    target.get(name, module.out).kernel = nnx.Param(jnp.asarray(matrix.T))
-  return module
-
-
-def layer_norm(x, scale):
-  centred = x - x.mean(-1, keepdims=True)
-  return (
-    centred
-    * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-    * (scale[None, None])
-  )
-
-
-def cohere(tokens, cut: int | None = None):
-  """Logits; with `cut` in two stretches, through the caches of our layers."""
-  found = frozen()
-  model = {
-    k.removeprefix("cohere_model."): v
-    for k, v in found.items()
-    if k.startswith("cohere_model.")
+def cohere(tmp_path):
+  """The model of the frozen parameters, by the loader of published weights."""
+  tensors = {
+    name.removeprefix("cohere_").replace("cohere_model", "model"): value
+    for name, value in frozen().items()
+    if name.startswith("cohere_model")
   }
-  count = len(found["cohere_sliding"])
-  x = jnp.asarray(model["embed_tokens.weight"])[tokens]
-  length = x.shape[1]
-  for i, layer in enumerate(layers_of(COHERE, 0, count)):
-    own = {
-      k.removeprefix(f"layers.{i}."): v
-      for k, v in model.items()
-      if k.startswith(f"layers.{i}.")
-    }
-    module = attention_with(layer, own)
-    normed = layer_norm(x, own["input_layernorm.weight"])
-    state = module.init_state(x.shape[0], length) if cut else None
-    parts = []
-    for start, stop in ((0, cut or 0), (cut or 0, length)):
-      if start < stop:
-        part, state = module(normed[:, start:stop], state, start, Limits())
-        parts.append(part)
-    gate = normed @ own["mlp.gate_proj.weight"].T
-    up = normed @ own["mlp.up_proj.weight"].T
-    mlp = (jax.nn.silu(gate) * up) @ own["mlp.down_proj.weight"].T
-    x = x + jnp.concatenate(parts, axis=1) + mlp
-  x = layer_norm(x, model["norm.weight"])
-  return LOGIT_SCALE * (x @ model["embed_tokens.weight"].T)
+  return load(write_folder(tmp_path, COHERE, tensors))
 
 
-def test_the_pattern_is_that_of_command_r():
+def test_the_pattern_is_that_of_command_r(tmp_path):
   kinds = [
-    layer.mixer is Mixer.WINDOW
-    for layer in layers_of(COHERE, 0, len(frozen()["cohere_sliding"]))
+    layer.mixer is Mixer.WINDOW for layer in lower_layers(cohere(tmp_path).cfg)
   ]
   assert kinds == frozen()["cohere_sliding"].tolist()
 
 
-@pytest.mark.parametrize("cut", [None, 4, 13])
-def test_command_r_of_our_layers(cut):
+@pytest.mark.parametrize("cut", [0, 4, 13])
+def test_command_r_is_a_model_of_ours(tmp_path, cut):
   want = frozen()["cohere_logits"]
-  got = cohere(frozen()["cohere_tokens"], cut)
+  got = logits_of(cohere(tmp_path), frozen()["cohere_tokens"], cut=cut)
   assert np.abs(want).max() > 0.5
   np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from hsa_jax.config import (
+  BlockForm,
   LayerConfig,
   Mixer,
+  Norm,
   Position,
   Remat,
   RopeConfig,
@@ -118,6 +120,46 @@ def test_a_layer_has_its_own_window_norm_and_position():
   names = named_leaves(model)
   assert "lower_blocks.places.0.attention.query_norm.scale" in names
   assert "lower_blocks.places.1.attention.query_norm.scale" not in names
+
+
+def test_a_parallel_block_reads_one_norm_twice():
+  cfg = plain(block=BlockForm.PARALLEL, layers=(NOPE,))
+  blocks, x = build(cfg).lower_blocks, random_hidden(9)
+  assert not any("mlp_norm" in name for name in named_leaves(blocks))
+
+  @jax.jit
+  def both(blocks, x):
+    block = jax.tree.map(lambda a: a[1], blocks)
+    normed = block.attention_norm(x)
+    read, _ = block.attention(normed, None, 0, Limits())
+    return block(x, None, 0, Limits())[0], x + read + block.mlp(normed)
+
+  assert_close(*both(blocks, x))
+
+
+def test_what_a_logit_scale_scales():
+  tokens = random_tokens(9)
+  once, scaled = build(plain()), build(plain(logit_scale=0.25))
+  want = 0.25 * run(once, tokens)
+  assert_close(run(scaled, tokens), want, 1e-6)
+
+
+def test_the_norm_of_the_model_is_that_of_blocks_and_head():
+  """The memory keeps RMSNorm."""
+  model = build(tiny(norm=Norm.LAYER))
+  block, read = model.lower_blocks, model.groups[0].block
+  kinds = [
+    type(part).__name__
+    for part in (
+      block.attention_norm,
+      block.mlp_norm,
+      model.norm,
+      read.read_norm,
+      block.attention.query_norm,
+    )
+  ]
+  assert kinds == ["LayerNorm"] * 3 + ["RMSNorm"] * 2
+  assert named_leaves(model).keys() == named_leaves(build(tiny())).keys()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,14 @@
 import jax.numpy as jnp
 import pytest
 
-from hsa_jax.config import LayerConfig, Position, Residual, RetrievalHeads
+from hsa_jax.config import (
+  BlockForm,
+  LayerConfig,
+  Norm,
+  Position,
+  Residual,
+  RetrievalHeads,
+)
 from tests.models.helpers import (
   FULL,
   GLA,
@@ -36,6 +43,10 @@ VARIANTS = {
     "qk_norm": False,
     "hsa_qk_norm": False,
     "tie_embeddings": False,
+  },
+  "attention and MLP side by side, LayerNorm": {
+    "block": BlockForm.PARALLEL,
+    "norm": Norm.LAYER,
   },
 }
 

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hsa_jax.config import MeshConfig, Remat, Residual
+from hsa_jax.config import BlockForm, MeshConfig, Norm, Remat, Residual
 from hsa_jax.ops.full import full_attention
 from hsa_jax.ops.stick import stick_breaking_attention
 from hsa_jax.parallel import make_mesh
@@ -18,6 +18,13 @@ MODELS = {
   "full": tiny(layers=(FULL,), hsa_num_groups=0, remat=Remat.BLOCK),
   "hybrid": tiny(layers=(LOCAL, NOPE, STICK), hsa_num_groups=0),
   "above the memory": tiny(layers=(LOCAL, LOCAL, STICK)),
+  "side by side": tiny(
+    layers=(LOCAL, NOPE),
+    hsa_num_groups=0,
+    block=BlockForm.PARALLEL,
+    norm=Norm.LAYER,
+    logit_scale=0.25,
+  ),
   "mamba2, gla": tiny(layers=(MAMBA, GLA), hsa_num_groups=0),
   "ramba": tiny(layers=(MAMBA,), hsa_residual=Residual.PLAIN),
 }

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from hsa_jax.config import (
+  BlockForm,
   Config,
   DataConfig,
   HsaConfig,
@@ -101,6 +102,13 @@ def test_kept_activations_by_hand():
   got = needed(config())
   token = 6 * 2 * 32 + 2 * 2 * 8 + 9 * 2 + 2 * 4 * 8
   assert got.saved == 2 * 64 * token
+
+
+def test_a_parallel_block_keeps_half_of_the_streams():
+  sides = (BlockForm.SEQUENTIAL, BlockForm.PARALLEL)
+  one, two = (needed(config(remat=Remat.NONE, block=form)) for form in sides)
+  # Four blocks; two streams of 32 less in each.
+  assert one.saved - two.saved == 2 * 64 * 4 * 2 * (2 * 32)
 
 
 def test_keeping_everything_costs_more_than_recomputing():

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from hsa_jax.config import MeshConfig, Remat
+from hsa_jax.config import BlockForm, LayerConfig, MeshConfig, Mlp, Remat
 from hsa_jax.models.flops import flops_per_token
 from hsa_jax.parallel import AXES, named_leaves
 from hsa_jax.parallel.chips import CHIPS, Topology, of_chips
@@ -90,6 +90,14 @@ def test_sums_over_tensor_by_hand():
   got = moved(cfg, chips("v5e", 8))["tensor"]
   stream = 2 * (4 * 64) * 32
   assert got.links == (2 * 6 * 3 + 2) * 2 * stream / 2
+  cfg = config(MeshConfig(data=-1, tensor=2), block=BlockForm.PARALLEL)
+  got = moved(cfg, chips("v5e", 8))["tensor"]
+  # The halves of a window block are one sum.
+  assert got.links == ((4 + 2 * 2) * 3 + 2) * 2 * stream / 2
+  layers = (LayerConfig(mlp=Mlp.NONE), LayerConfig())
+  cfg = config(MeshConfig(data=-1, tensor=2), layers=layers)
+  got = moved(cfg, chips("v5e", 8))["tensor"]
+  assert got.links == ((2 + 2 * 4) * 3 + 2) * 2 * stream / 2
 
 
 @pytest.mark.parametrize("domain", [1, 2, 4, 8, 16])
