@@ -24,6 +24,9 @@ class Landmark(enum.StrEnum):
 
   CLS = "cls"  # output of a learned token appended to the chunk
   MEAN = "mean"  # mean over the encoded tokens
+  # Output of a token that the model inserts into its stream behind the chunk;
+  # of tokens that share a retrieval, it is the one that asks (GCA).
+  TOKEN = "token"
 
 
 class Weighting(enum.StrEnum):
@@ -77,6 +80,7 @@ class Position(enum.StrEnum):
   # Keys cached unrotated, exact at any length; of windows only.
   RELATIVE_ROPE = "relative_rope"
   ABSOLUTE_ROPE = "absolute_rope"  # float32 angles; drifts past 1M tokens
+  ALIBI = "alibi"  # logits fall with the distance; of windows only
   NONE = "none"
 
 
@@ -149,7 +153,13 @@ class HsaConfig:
   encoder_prenorm: bool = False  # normalise the encoder's input
   landmark: Landmark = Landmark.CLS
   landmark_norm: bool = False  # RMSNorm on retrieval queries and landmarks
-  tokens_per_retrieval: int = 1  # b: the first token of each b retrieves
+  # Off: the normalised stream asks, the encoder's output is the landmark.
+  landmark_projection: bool = field(default=True, metadata=ADDED_LATER)
+  # b: the first token of each b retrieves; with landmark = token it is 1, or
+  # chunk_size: then the landmark token retrieves for the chunk behind it.
+  tokens_per_retrieval: int = 1
+  # Groups that read what the first of them retrieved.
+  groups_per_retrieval: int = field(default=1, metadata=ADDED_LATER)
   selection_noise: Noise = Noise.NONE  # in training only, never on weights
   window_overlap: WindowOverlap = WindowOverlap.ALLOW
   weighting: Weighting = Weighting.STICK_BREAKING
@@ -193,7 +203,9 @@ class ModelConfig:
   vocab_size: int = 264
   embed_dim: int = 1024
   num_lower_layers: int = 6  # sliding-window blocks before the memory
-  num_upper_layers: int = 6  # after it, split evenly over the groups
+  # After it, split evenly over the groups; 0: their own windows are the layers
+  # (hsa.block_window).
+  num_upper_layers: int = 6
   num_heads: int = 16
   num_kv_heads: int = 16  # of the sliding window
   head_dim: int = 64
