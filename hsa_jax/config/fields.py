@@ -117,6 +117,9 @@ class Task(enum.StrEnum):
   VT = "vt"  # chains of assigned variables, asked for by their value
   FWE = "fwe"  # coded words; the most frequent ones are asked for
   PASSKEY = "passkey"  # ten random ids in a haystack
+  GCA_PASSKEY = "gca_passkey"  # the same, all ten asked for
+  GCA_MULTI_KEY = "gca_multi_key"  # keys and values of random ids
+  GCA_HOPS = "gca_hops"  # paths of links between names of random ids
   MQAR = "mqar"  # key-value pairs of single ids, then many keys
   COPY_SPAN = "copy_span"  # a span of random ids somewhere, said again
   SELECTIVE_COPY = "selective_copy"  # scattered ids, said in their order
@@ -236,9 +239,10 @@ class SourceConfig:
   task: Task = Task.TEXT
   haystack: Haystack = Haystack.TEXT
   needle: Needle = Needle.DIGITS  # of Task.NIAH
-  num_needles: int = 1  # VT: variables; MQAR: pairs
-  num_questions: int = 1  # needles asked for; VT: chains asked for
+  num_needles: int = 1  # VT: variables; GCA_HOPS: links; MQAR: pairs
+  num_questions: int = 1  # needles asked for; VT: chains; GCA_HOPS: paths
   # VT: variables of a chain. The evaluation has 3; 1 is the way to learn it.
+  # GCA_HOPS: links of a path; the evaluation has 2.
   chain_length: int = field(default=3, metadata=ADDED_LATER)
 
 

@@ -66,7 +66,10 @@ class HsaGroup(nnx.Module):
     leads = index % cfg.hsa.groups_per_retrieval == 0
     self.block = HsaBlock(cfg, leads=leads, rngs=rngs)
     layers = group_layers(cfg, index)
-    self.window_blocks: Blocks = build_blocks(cfg, layers, rngs.params())
+    # None rather than a stack of none: files hold no empty arrays.
+    self.window_blocks: Blocks | None = None
+    if layers:
+      self.window_blocks = build_blocks(cfg, layers, rngs.params())
     self.cfg = cfg
 
   def __call__(
@@ -115,6 +118,8 @@ class HsaGroup(nnx.Module):
     self, x: Float[Array, "B T D"], limits: Limits = Limits()
   ) -> Float[Array, "B T D"]:
     """The group's own layers on a whole sequence."""
+    if self.window_blocks is None:
+      return x
     out, _ = run_blocks(
       self.window_blocks, x, None, limits=limits, remat=self.cfg.remat
     )
@@ -127,11 +132,12 @@ class HsaGroup(nnx.Module):
     if cfg.hsa.tokens_per_retrieval > 1 and self.block.leads:
       lead = (batch, 1, retrieval_heads(cfg))
       selection = empty_selection(lead, cfg.hsa.top_k)
-    return GroupCarry(
-      self.block.window.init_state(batch) if cfg.hsa.block_window else None,
-      empty_state(self.window_blocks, batch, capacity),
-      selection,
-    )
+    block, layers = None, None
+    if cfg.hsa.block_window:
+      block = self.block.window.init_state(batch)
+    if self.window_blocks is not None:
+      layers = empty_state(self.window_blocks, batch, capacity)
+    return GroupCarry(block, layers, selection)
 
 
 @functools.partial(jit_of_module, static_argnames=("ask",))
@@ -195,6 +201,8 @@ def _answer(
   count: jax.Array | int | None,
 ) -> tuple[jax.Array, Carry]:
   x = group.block.fuse(x, group.block.project(read))
+  if group.window_blocks is None:
+    return x, None
   return run_blocks(
     group.window_blocks, x, layers, position=position, count=count
   )

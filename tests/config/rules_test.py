@@ -215,7 +215,8 @@ def test_random_haystack_is_for_copying_only(task):
     ({"task": "vt", "chain_length": 0}, "chain_length = 0: must be at least 1"),
     (
       {"task": "niah", "chain_length": 2},
-      "chain_length = 2: only task = 'vt' has chains; leave it out",
+      "chain_length = 2: only task = 'vt' and 'gca_hops' have chains; leave it"
+      " out",
     ),
     (
       {"task": "vt", "num_needles": 6, "num_questions": 3},
