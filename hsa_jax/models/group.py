@@ -67,9 +67,9 @@ class HsaGroup(nnx.Module):
     self.block = HsaBlock(cfg, leads=leads, rngs=rngs)
     layers = group_layers(cfg, index)
     # None rather than a stack of none: files hold no empty arrays.
-    self.window_blocks: Blocks | None = None
-    if layers:
-      self.window_blocks = build_blocks(cfg, layers, rngs.params())
+    self.window_blocks: Blocks | None = (
+      build_blocks(cfg, layers, rngs.params()) if layers else None
+    )
     self.cfg = cfg
 
   def __call__(

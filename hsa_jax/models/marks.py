@@ -16,11 +16,12 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from hsa_jax.config import Landmark, ModelConfig
 
-Index = TypeVar("Index", int, jax.Array)
+Index = TypeVar("Index", int, np.ndarray, int | jax.Array)
 
 
 def mark_every(cfg: ModelConfig) -> int:
