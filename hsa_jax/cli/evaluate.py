@@ -32,9 +32,14 @@ from jax.sharding import Mesh
 
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
-from hsa_jax.cli.evaluate_flags import Arguments, make_parser, read_arguments
+from hsa_jax.cli.evaluate_flags import (
+  DEFAULT_SEGMENT,
+  Arguments,
+  make_parser,
+  read_arguments,
+)
 from hsa_jax.cli.faults import exit_code
-from hsa_jax.cli.flags import as_flag_errors
+from hsa_jax.cli.flags import as_flag_errors, whole_chunks
 from hsa_jax.cli.override_flag import overridden
 from hsa_jax.config import (
   Config,
@@ -129,7 +134,7 @@ def evaluate(arguments: Arguments) -> pathlib.Path:
   parallel.prepare_host(lambda count: _spreads(arguments.settings))
   subject = find_subject(arguments)
   check_writable(arguments.workdir)
-  settings = _with_prefill(arguments.settings, subject.cfg.model)
+  settings = _decided(arguments.settings, subject.cfg.model)
   arguments = arguments._replace(settings=settings)
   mesh = make_devices(arguments.settings)
   print(_plan(arguments, subject, mesh), file=sys.stderr)
@@ -154,8 +159,10 @@ def _spreads(settings: Settings) -> bool:
   return settings.memory not in (Home.DEVICE, Home.AUTO)
 
 
-def _with_prefill(settings: Settings, model: ModelConfig) -> Settings:
-  """The settings with `--prefill=auto` decided."""
+def _decided(settings: Settings, model: ModelConfig) -> Settings:
+  """The settings with `--prefill=auto` and the default segment decided."""
+  segment = whole_chunks(settings.segment, model, DEFAULT_SEGMENT)
+  settings = dataclasses.replace(settings, segment=segment)
   if settings.prefill is not PrefillKind.AUTO:
     return settings
   several = jax.device_count() > 1 and settings.memory is not Home.DEVICE
@@ -286,15 +293,7 @@ def _check_reading(settings: Settings, model: ModelConfig) -> None:
         " segments cannot be read side by side; use --prefill=sequential"
       ]
     )
-  chunk = model.hsa.chunk_size if model.hsa.num_groups else 1
-  if settings.segment % chunk:
-    near = max(round(settings.segment / chunk), 1) * chunk
-    raise FlagError(
-      [
-        f"--segment={settings.segment}: must be a multiple of the chunk size"
-        f" {chunk}; nearest: {near}"
-      ]
-    )
+  whole_chunks(settings.segment, model, DEFAULT_SEGMENT)
 
 
 def _label(folder: pathlib.Path) -> str:

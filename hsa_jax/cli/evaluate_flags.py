@@ -200,7 +200,8 @@ def _add_ways(parser: Parser) -> None:
     "--segment",
     type=int,
     default=DEFAULT_SEGMENT,
-    help="tokens per call of the prefill program, over all devices",
+    help="tokens per call of the prefill program, over all devices; whole"
+    " chunks, to which the default is cut down",
   )
   add("--batch", type=int, default=1, help="sequences read at the same time")
   add(

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from typing import NoReturn, TypeVar
 
+from hsa_jax.config import ModelConfig
 from hsa_jax.evaluation.lengths import FlagError
 
 E = TypeVar("E", bound=enum.StrEnum)
@@ -59,3 +60,23 @@ def as_flag_errors() -> Iterator[None]:
     yield
   except ValueError as error:
     raise FlagError([str(error)]) from error
+
+
+def whole_chunks(segment: int, model: ModelConfig, default: int) -> int:
+  """Tokens of a segment: the default is cut down to whole chunks.
+
+  Raises:
+    FlagError: for another number that is no multiple of the chunk size.
+  """
+  chunk = model.hsa.chunk_size if model.hsa.num_groups else 1
+  if segment % chunk == 0:
+    return segment
+  if segment == default > chunk:
+    return segment // chunk * chunk
+  near = max(round(segment / chunk), 1) * chunk
+  raise FlagError(
+    [
+      f"--segment={segment}: must be a multiple of the chunk size {chunk};"
+      f" nearest: {near}"
+    ]
+  )

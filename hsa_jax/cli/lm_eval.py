@@ -32,9 +32,9 @@ from absl import logging
 from hsa_jax import parallel
 from hsa_jax.cli.checkpoint_flag import open_tokenizer
 from hsa_jax.cli.faults import exit_code
-from hsa_jax.cli.flags import Parser, as_flag_errors
+from hsa_jax.cli.flags import Parser, as_flag_errors, whole_chunks
 from hsa_jax.cli.memory_flags import MemoryChoice, add_memory_flags, read_memory
-from hsa_jax.config import Config, ConfigError, ModelConfig, config_hash
+from hsa_jax.config import Config, ConfigError, config_hash
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.evaluation.lengths import FlagError
@@ -136,7 +136,7 @@ def find_subject(arguments: Arguments) -> Subject:
   """
   folder = find_checkpoint(arguments.checkpoint, step=arguments.step)
   cfg, meta = read_metadata(folder)
-  _check_segment(arguments.ways.segment, cfg.model)
+  whole_chunks(arguments.ways.segment, cfg.model, Ways().segment)
   return Subject(folder, cfg, meta, open_tokenizer(folder, cfg, meta))
 
 
@@ -277,8 +277,9 @@ def read_arguments(values: argparse.Namespace) -> Arguments:
 def _open_model(arguments: Arguments, subject: Subject) -> HarnessModel:
   model, _, _ = load_model(subject.folder)
   with as_flag_errors():
-    reader = Reader(model, arguments.ways)
-    reader.plan(arguments.ways.segment)  # Whether home and type go together.
+    segment = whole_chunks(arguments.ways.segment, model.cfg, Ways().segment)
+    reader = Reader(model, arguments.ways._replace(segment=segment))
+    reader.plan(segment)  # Whether home and type go together.
   return HarnessModel(
     reader,
     subject.tokenizer,
@@ -297,18 +298,6 @@ def _identity(arguments: Arguments, subject: Subject) -> dict[str, Any]:
     "kv_dtype": str(arguments.ways.kv_dtype),
     "seed": arguments.seed,
   }
-
-
-def _check_segment(segment: int, model: ModelConfig) -> None:
-  chunk = model.hsa.chunk_size if model.hsa.num_groups else 1
-  if segment % chunk:
-    near = max(round(segment / chunk), 1) * chunk
-    raise FlagError(
-      [
-        f"--segment={segment}: must be a multiple of the chunk size {chunk};"
-        f" nearest: {near}"
-      ]
-    )
 
 
 def _parser() -> Parser:

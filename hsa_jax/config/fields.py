@@ -30,6 +30,9 @@ class Landmark(enum.StrEnum):
 
   CLS = "cls"  # output of a learned token appended to the chunk
   MEAN = "mean"  # mean over the encoded tokens
+  # Output of a token that the model inserts into its stream behind the chunk;
+  # of tokens that share a retrieval, it is the one that asks (GCA).
+  TOKEN = "token"
 
 
 class Weighting(enum.StrEnum):
@@ -93,6 +96,7 @@ class Position(enum.StrEnum):
   # Keys cached unrotated, exact at any length; of windows only.
   RELATIVE_ROPE = "relative_rope"
   ABSOLUTE_ROPE = "absolute_rope"  # float32 angles; drifts past 1M tokens
+  ALIBI = "alibi"  # logits fall with the distance; of windows only
   NONE = "none"
 
 
@@ -143,6 +147,9 @@ class Task(enum.StrEnum):
   VT = "vt"  # chains of assigned variables, asked for by their value
   FWE = "fwe"  # coded words; the most frequent ones are asked for
   PASSKEY = "passkey"  # ten random ids in a haystack
+  GCA_PASSKEY = "gca_passkey"  # the same, all ten asked for
+  GCA_MULTI_KEY = "gca_multi_key"  # keys and values of random ids
+  GCA_HOPS = "gca_hops"  # paths of links between names of random ids
   MQAR = "mqar"  # key-value pairs of single ids, then many keys
   COPY_SPAN = "copy_span"  # a span of random ids somewhere, said again
   SELECTIVE_COPY = "selective_copy"  # scattered ids, said in their order
@@ -179,7 +186,13 @@ class HsaConfig:
   encoder_prenorm: bool = False  # normalise the encoder's input
   landmark: Landmark = Landmark.CLS
   landmark_norm: bool = False  # RMSNorm on retrieval queries and landmarks
-  tokens_per_retrieval: int = 1  # b: the first token of each b retrieves
+  # Off: the normalised stream asks, the encoder's output is the landmark.
+  landmark_projection: bool = field(default=True, metadata=ADDED_LATER)
+  # b: the first token of each b retrieves; with landmark = token it is 1, or
+  # chunk_size: then the landmark token retrieves for the chunk behind it.
+  tokens_per_retrieval: int = 1
+  # Groups that read what the first of them retrieved.
+  groups_per_retrieval: int = field(default=1, metadata=ADDED_LATER)
   selection_noise: Noise = Noise.NONE  # in training only, never on weights
   window_overlap: WindowOverlap = WindowOverlap.ALLOW
   weighting: Weighting = Weighting.STICK_BREAKING
@@ -224,7 +237,9 @@ class ModelConfig:
   vocab_size: int = 264
   embed_dim: int = 1024
   num_lower_layers: int = 6  # sliding-window blocks before the memory
-  num_upper_layers: int = 6  # after it, split evenly over the groups
+  # After it, split evenly over the groups; 0: their own windows are the layers
+  # (hsa.block_window).
+  num_upper_layers: int = 6
   num_heads: int = 16
   num_kv_heads: int = 16  # of the sliding window
   head_dim: int = 64
@@ -262,9 +277,10 @@ class SourceConfig:
   task: Task = Task.TEXT
   haystack: Haystack = Haystack.TEXT
   needle: Needle = Needle.DIGITS  # of Task.NIAH
-  num_needles: int = 1  # VT: variables; MQAR: pairs
-  num_questions: int = 1  # needles asked for; VT: chains asked for
+  num_needles: int = 1  # VT: variables; GCA_HOPS: links; MQAR: pairs
+  num_questions: int = 1  # needles asked for; VT: chains; GCA_HOPS: paths
   # VT: variables of a chain. The evaluation has 3; 1 is the way to learn it.
+  # GCA_HOPS: links of a path; the evaluation has 2.
   chain_length: int = field(default=3, metadata=ADDED_LATER)
 
 

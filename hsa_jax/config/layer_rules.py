@@ -30,6 +30,7 @@ def layer_problems(cfg: Config) -> Iterator[str]:
     yield from _window(f"model.layers[{i}]", layer)
     yield from _position(f"model.layers[{i}]", layer.mixer, own.cfg.position)
   yield from _schedule(cfg)
+  yield from _alibi(cfg.model)
   yield from _context(cfg)
   yield from _implementation(cfg.model)
   yield from _rope(cfg.model)
@@ -55,6 +56,11 @@ def _position(key: str, mixer: Mixer, position: Position) -> Iterator[str]:
       " layer are rotated once, by their absolute position: use"
       " 'absolute_rope', or 'none'"
     )
+  if mixer is Mixer.FULL and position is Position.ALIBI:
+    yield (
+      f"{key}.position = 'alibi': is for windows; use 'absolute_rope', or"
+      " 'none'"
+    )
   if mixer is Mixer.STICK_BREAKING and position is not Position.NONE:
     yield (
       f"{key}.position = {str(position)!r}: stick-breaking attention orders"
@@ -77,6 +83,18 @@ def _schedule(cfg: Config) -> Iterator[str]:
         f"model.layers[{i}].window = {layer.window}: train.window_schedule"
         " narrows model.window_size; leave one of the two out"
       )
+
+
+def _alibi(m: ModelConfig) -> Iterator[str]:
+  depth = m.num_lower_layers + m.num_upper_layers
+  kinds = {layer.cfg.position for layer in layers_of(m, 0, depth)}
+  if m.hsa.block_window:
+    kinds.add(m.position)
+  if m.window_implementation == "splash" and Position.ALIBI in kinds:
+    yield (
+      "model.window_implementation = 'splash': the kernel adds nothing to its"
+      " logits, and position = 'alibi' does; use 'auto' or 'banded'"
+    )
 
 
 def _context(cfg: Config) -> Iterator[str]:

@@ -7,6 +7,7 @@ from hsa_jax.config.convert import ConfigError
 from hsa_jax.config.fields import (
   Config,
   HsaConfig,
+  Landmark,
   ModelConfig,
   Residual,
   Schedule,
@@ -78,6 +79,7 @@ def _positive(cfg: Config) -> Iterator[str]:
     "model.hsa.num_memory_heads": h.num_memory_heads,
     "model.hsa.landmark_dim": h.landmark_dim,
     "model.hsa.tokens_per_retrieval": h.tokens_per_retrieval,
+    "model.hsa.groups_per_retrieval": h.groups_per_retrieval,
     "model.hsa.encoder_mlp_dim": h.encoder_mlp_dim,
     "train.grad_accum_steps": t.grad_accum_steps,
     "train.log_every": t.log_every,
@@ -177,11 +179,14 @@ def _hsa(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
     "model.num_upper_layers",
     m.num_upper_layers,
   )
-  if h.num_groups > m.num_upper_layers:
+  windows_alone = h.block_window and m.num_upper_layers == 0
+  if h.num_groups > m.num_upper_layers and not windows_alone:
     yield (
       f"model.hsa.num_groups = {h.num_groups}: each group needs an upper layer,"
-      f" model.num_upper_layers = {m.num_upper_layers}"
+      f" model.num_upper_layers = {m.num_upper_layers}; or none has one, with"
+      " model.hsa.block_window"
     )
+  yield from _retrieval(m, h)
   if h.landmark == "cls" and h.encoder_layers == 0:
     yield (
       "model.hsa.landmark = 'cls': needs model.hsa.encoder_layers >= 1; without"
@@ -197,6 +202,29 @@ def _hsa(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
   if h.residual not in tuple(Residual):
     names = "bypass, standard or plain"
     yield f"model.hsa.residual = {h.residual!r}: must be {names}"
+
+
+def _retrieval(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
+  """Who asks, with what, and for whom."""
+  yield from _divides(
+    "model.hsa.groups_per_retrieval",
+    h.groups_per_retrieval,
+    "model.hsa.num_groups",
+    h.num_groups,
+  )
+  if not h.landmark_projection and h.landmark_dim != m.embed_dim:
+    yield (
+      f"model.hsa.landmark_dim = {h.landmark_dim}: without"
+      " model.hsa.landmark_projection it must be model.embed_dim ="
+      f" {m.embed_dim}"
+    )
+  shared = h.tokens_per_retrieval not in (1, h.chunk_size)
+  if h.landmark is Landmark.TOKEN and shared:
+    yield (
+      f"model.hsa.tokens_per_retrieval = {h.tokens_per_retrieval}: with"
+      " model.hsa.landmark = 'token' it must be model.hsa.chunk_size ="
+      f" {h.chunk_size}, so that landmark tokens ask, or 1"
+    )
 
 
 def _training(cfg: Config) -> Iterator[str]:

@@ -21,6 +21,7 @@ RANDOM_TASKS = (
 SINGLE_TASKS = (
   Task.FWE,
   Task.PASSKEY,
+  Task.GCA_PASSKEY,
   Task.COPY_SPAN,
   Task.SELECTIVE_COPY,
   Task.INDUCTION,
@@ -140,28 +141,30 @@ def _source(source: SourceConfig) -> Iterator[str]:
 def _counts(source: SourceConfig) -> Iterator[str]:
   """Needles and questions of a source."""
   needles, asked = source.num_needles, source.num_questions
-  if source.task in (Task.NIAH, Task.MQAR) and not 1 <= asked <= needles:
+  plain = (Task.NIAH, Task.MQAR, Task.GCA_MULTI_KEY)
+  if source.task in plain and not 1 <= asked <= needles:
     yield f"num_questions = {asked}: must be in 1..num_needles = {needles}"
   if source.task is Task.MK_MQ and (asked % 2 or not 2 <= asked <= needles):
     yield (
       f"num_questions = {asked}: must be even and in 2..num_needles ="
       f" {needles}; task = 'mk_mq' asks for two in each question"
     )
-  if source.task is Task.VT:
+  if source.task in (Task.VT, Task.GCA_HOPS):
     each = source.chain_length
+    links = "variables" if source.task is Task.VT else "links"
     if each < 1:
       yield f"chain_length = {each}: must be at least 1"
     elif needles < each or needles % each:
       yield (
         f"num_needles = {needles}: must be a multiple of chain_length = {each},"
-        " the variables of a chain of task = 'vt'"
+        f" the {links} of a chain of task = {str(source.task)!r}"
       )
     elif not 1 <= asked <= needles // each:
       yield f"num_questions = {asked}: must be in 1..{needles // each} chains"
   elif source.chain_length != SourceConfig.chain_length:
     yield (
-      f"chain_length = {source.chain_length}: only task = 'vt' has chains;"
-      " leave it out"
+      f"chain_length = {source.chain_length}: only task = 'vt' and 'gca_hops'"
+      " have chains; leave it out"
     )
   if source.task in SINGLE_TASKS:
     for name, value in (("num_needles", needles), ("num_questions", asked)):

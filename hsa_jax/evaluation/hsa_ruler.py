@@ -39,15 +39,15 @@ def _s_niah(settings: Settings) -> list[Variant]:
 
 
 def _mk_mq(settings: Settings) -> list[Variant]:
-  return _in_haystacks(settings, MK_MQ, "digits", "mk_mq")
+  return in_haystacks(settings, MK_MQ, "digits", "mk_mq")
 
 
 def _vt(settings: Settings) -> list[Variant]:
-  return _in_haystacks(settings, VT, "all", "vt")
+  return in_haystacks(settings, VT, "all", "vt")
 
 
 def _vt_last(settings: Settings) -> list[Variant]:
-  return _in_haystacks(settings, VT, "last", "vt", after_last_comma)
+  return in_haystacks(settings, VT, "last", "vt", after_last_comma)
 
 
 def _fwe(settings: Settings) -> list[Variant]:
@@ -55,17 +55,20 @@ def _fwe(settings: Settings) -> list[Variant]:
   return [Variant(SourceConfig(task=Task.FWE), PROTOCOL, "", "", "fwe")]
 
 
-def _in_haystacks(
+def in_haystacks(
   settings: Settings,
   source: SourceConfig,
   needle: str,
   stream: str,
   view: View = whole_answer,
+  *,
+  protocol: str = PROTOCOL,
 ) -> list[Variant]:
+  """A variant for each haystack that the settings ask for."""
   return [
     Variant(
       dataclasses.replace(source, haystack=haystack),
-      PROTOCOL,
+      protocol,
       str(haystack),
       needle,
       stream,

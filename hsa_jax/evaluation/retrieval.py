@@ -1,6 +1,7 @@
 """Which chunks the tokens that ask for an answer were given.
 
-The token before each answer token is the one that retrieves for it. A
+The token before each answer token is the one that reads for it; which token or
+inserted landmark retrieved what it reads, the configuration says. A
 `Follower` is told of every stretch that the upper decoder has read, and picks
 from the memory's record what belongs to these tokens; a `Trace` is the outcome
 for one sample and one upper group. Figures are made of traces in `diagnostics`.
@@ -12,8 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from hsa_jax.config import ModelConfig
 from hsa_jax.evaluation.session import Session
 from hsa_jax.memory import Read, RecordingMemory, Search
+from hsa_jax.models.encoder import retrieval_heads
+from hsa_jax.models.marks import (
+  asks_ahead,
+  mark_every,
+  stream_length,
+  stream_stride,
+)
 
 
 class Trace(NamedTuple):
@@ -44,19 +53,17 @@ class Follower:
     recorder: RecordingMemory,
     asking: Sequence[Int[np.ndarray, " n"]],
     *,
-    groups: int,
-    stride: int,
+    cfg: ModelConfig,
   ):
     """Follows the tokens at `asking`.
 
     Args:
       recorder: the memory that the upper decoder uses; its record is consumed.
       asking: of each sample, the indices of the tokens, ascending.
-      groups: upper groups of the model; 0 without memory.
-      stride: tokens that share one retrieval.
+      cfg: of the model.
     """
-    self._recorder, self._asking = recorder, asking
-    self._groups, self._stride = groups, stride
+    self._recorder, self._asking, self._cfg = recorder, asking, cfg
+    self._groups = groups = cfg.hsa.num_groups
     self._last: list[Search] = []  # of each group, and which row of them
     self._last_row = -1
     self._parts: list[list[list[Trace]]] = [
@@ -69,40 +76,45 @@ class Follower:
     Args:
       start: absolute index of the first token of the stretch.
       stop: one beyond its last.
-      reuse: tokens at its start that shared the retrieval before it.
+      reuse: tokens at its start before the first retrieval in it.
     """
+    cfg = self._cfg
     searches, reads = self._recorder.searches, self._recorder.reads
+    rows = stream_length(cfg, np.arange(start, stop + 1))
+    rows -= rows[0]  # of the tokens, in the stream of this stretch
+    ask = reuse
+    if mark_every(cfg):  # a landmark asks for itself, or none leads
+      ask = reuse + 1 if asks_ahead(cfg) else 0
     for sample, asking in enumerate(self._asking):
       here = asking[(start <= asking) & (asking < stop)]
       for group in range(self._groups if len(here) else 0):
-        before = self._last[group] if self._last else None
-        new = searches[group] if searches else None
+        leader = group // cfg.hsa.groups_per_retrieval
+        before = self._last[leader] if self._last else None
+        new = searches[leader] if searches else None
         parts = [
-          self._pick(sample, int(token), start + reuse, before, new)
-          for token in here
+          self._pick(sample, int(row) - ask, before, new)
+          for row in rows[here - start]
         ]
-        weights = _weights(reads[group], sample, here - start)
+        weights = _weights(reads[group], sample, rows[here - start])
         self._parts[sample][group].append(_stack(here, parts, weights))
-    if stop > start + reuse:  # A padded stretch has rows behind its last token.
+    if rows[-1] > ask:  # A padded stretch has rows behind its last token.
       self._last = list(searches)
-      self._last_row = (stop - 1 - start - reuse) // self._stride
+      self._last_row = int(rows[-1] - 1 - ask) // stream_stride(cfg)
     searches.clear()
     reads.clear()
 
   def _pick(
-    self,
-    sample: int,
-    token: int,
-    first: int,
-    before: Search | None,
-    new: Search | None,
+    self, sample: int, since: int, before: Search | None, new: Search | None
   ) -> "_Found":
-    """What one token was given; `first` is the first to retrieve anew."""
-    if token < first:
-      assert before is not None, "the first token retrieves"
+    """What a row was given that stands `since` rows behind the first to ask."""
+    since -= asks_ahead(self._cfg)
+    if since >= 0:
+      assert new is not None, "a row behind one that retrieves"
+      return _found(new, sample, since // stream_stride(self._cfg))
+    if before is not None:
       return _found(before, sample, self._last_row)
-    assert new is not None, "a token beyond the shared ones retrieves"
-    return _found(new, sample, (token - first) // self._stride)
+    assert asks_ahead(self._cfg), "the first token retrieves"
+    return _nothing(self._cfg, self._recorder.keeps_queries)
 
   def traces(self) -> list[list[Trace]]:
     """Of each sample, a trace per upper group; no groups without memory."""
@@ -115,9 +127,7 @@ def follow(
   asking: Sequence[Int[np.ndarray, " n"]],
 ) -> Follower:
   """A follower of the session's model."""
-  hsa = session.model.cfg.hsa
-  stride = hsa.tokens_per_retrieval
-  return Follower(recorder, asking, groups=hsa.num_groups, stride=stride)
+  return Follower(recorder, asking, cfg=session.model.cfg)
 
 
 class _Found(NamedTuple):
@@ -134,6 +144,14 @@ def _found(search: Search, sample: int, row: int) -> _Found:
     int(search.num_visible[row]),
     None if search.query is None else search.query[sample, row],
   )
+
+
+def _nothing(cfg: ModelConfig, with_query: bool) -> _Found:
+  """Of tokens before the first retrieval."""
+  count = retrieval_heads(cfg)
+  slots, width = (count, cfg.hsa.top_k), cfg.hsa.landmark_dim // count
+  query = np.zeros((count, width), np.float32) if with_query else None
+  return _Found(np.zeros(slots, np.int32), np.zeros(slots, bool), 0, query)
 
 
 def _weights(

@@ -5,6 +5,7 @@ is scored, `forced` says. A suite is a table from a name of `--tasks` to its
 variants.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from hsa_jax.config import Haystack, SourceConfig
 from hsa_jax.data.sample import Answer
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.data.tokens.catalog import make_task
+from hsa_jax.data.tokens.gca import aligned
 from hsa_jax.data.tokens.layout import TokenSample, evaluation_sample
 from hsa_jax.data.tokens.rings import make_haystacks
 from hsa_jax.evaluation.forced import describe_forced, run_forced_job
@@ -38,6 +40,7 @@ class Variant(NamedTuple):
     needle: of the result line: the kind of value, or what is scored.
     stream: of the random numbers; variants of one stream share their samples.
     view: the part of the answer that is scored.
+    aligned: whether the answer begins with the second token of a chunk.
   """
 
   source: SourceConfig
@@ -46,6 +49,7 @@ class Variant(NamedTuple):
   needle: str
   stream: str
   view: View = whole_answer
+  aligned: bool = False
 
 
 VariantsOf = Callable[[Settings], list[Variant]]
@@ -128,16 +132,26 @@ class TokenSuite:
     task = make_task(variant.source, tokenizer)
     haystacks = make_haystacks(session.store.split("test"), tokenizer)
 
-    def make(number: int) -> TokenSample:
-      sample = evaluation_sample(
+    def draw(number: int, length: int) -> TokenSample:
+      return evaluation_sample(
         task,
         haystacks,
         stream=variant.stream,
         seed=session.settings.seed,
         sample=number,
         num_samples=job.num_samples,
-        length=job.length,
+        length=length,
       )
+
+    def make(number: int) -> TokenSample:
+      sample = draw(number, job.length)
+      if variant.aligned:
+        sample = aligned(
+          functools.partial(draw, number),
+          length=job.length,
+          every=session.prefill.chunk_size,
+          filler=haystacks.of(variant.source.haystack),
+        )
       return sample._replace(answer=variant.view(sample.answer, tokenizer))
 
     return make
@@ -168,6 +182,9 @@ def _variant_problems(task: str, variant: Variant, asked: Asked) -> list[str]:
   """Why samples of a variant cannot be made."""
   try:
     need = make_task(variant.source, asked.tokenizer).min_length
+    hsa = asked.cfg.model.hsa
+    if variant.aligned and hsa.num_groups:
+      need += hsa.chunk_size - 1
   except ValueError as error:
     return [f"--tasks={task}: {error}; use a tokenizer with more ids"]
   needle = f" with a {variant.needle} needle" if variant.needle else ""

@@ -7,6 +7,7 @@ from hsa_jax.memory import MemoryHomeError, Plan, plan_memory
 from hsa_jax.memory.layout import format_bytes
 from hsa_jax.memory.plan import DEVICE_SHARE
 from hsa_jax.memory.protocol import MemoryBytes
+from hsa_jax.models.marks import stream_length
 from hsa_jax.models.mixers import grows, state_bytes
 
 # A call makes new caches of the old ones: for a moment there are both.
@@ -58,7 +59,8 @@ def check_caches(
   depth = cfg.num_lower_layers + cfg.num_upper_layers
   layers = [layer for layer in layers_of(cfg, 0, depth) if grows(layer)]
   capacity, usable = capacity_of(length), int(DEVICE_SHARE * free)
-  needed = _COPIES * state_bytes(layers, batch=batch, capacity=capacity)
+  rows = stream_length(cfg, capacity)
+  needed = _COPIES * state_bytes(layers, batch=batch, capacity=rows)
   if needed <= usable:
     return
   fits = usable * capacity // needed

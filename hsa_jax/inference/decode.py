@@ -7,6 +7,7 @@ position, but for the search over landmarks. A chunk enters the memory when its
 last token has been read.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from hsa_jax.inference.stream import (
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
+from hsa_jax.models.marks import alignment, mark_every
 from hsa_jax.types import Carry, ChunkBlock, GroupCarry
 
 Passed = Callable[[int, int, int], None]
@@ -206,7 +208,9 @@ def decode_step(
     position: absolute index of the token.
     reuse: `model.num_reused(position, 1)`, static: 1 if no search is due.
   """
-  hidden, state = _read_token(model, state, tokens, position)
+  # Only landmarks that the model inserts let this program hang on the place.
+  place = {"reuse": reuse} if mark_every(model.cfg) else {}
+  hidden, state = _read_token(model, state, tokens, position, **place)
   hidden, upper = model.upper(
     hidden, memory, state.upper, position=position, reuse=reuse
   )
@@ -222,12 +226,19 @@ def is_value(memory: ChunkMemory) -> bool:
   return all(isinstance(leaf, jax.Array | int) for leaf in leaves)
 
 
-@jit_of_module
+@functools.partial(jit_of_module, static_argnames=("reuse",))
 def _read_token(
-  model: LanguageModel, state: DecodeState, tokens: Array, position: Array
+  model: LanguageModel,
+  state: DecodeState,
+  tokens: Array,
+  position: Array,
+  *,
+  reuse: int | None = None,
 ) -> tuple[Array, DecodeState]:
   """The lower decoder on one token per row; its state joins the chunk."""
-  hidden, lower = model.lower(tokens[:, None], state.lower, position=position)
+  hidden, lower = model.lower(
+    tokens[:, None], state.lower, position=position, reuse=reuse
+  )
   chunk, size = state.chunk, state.chunk.shape[1]
   if size:
     chunk = lax.dynamic_update_slice_in_dim(
@@ -259,10 +270,9 @@ def _read_suffix(
   """The upper decoder on the last `tail` tokens, in one shape for all."""
   hidden: Any = suffix.hidden[:, suffix.hidden.shape[1] - tail :]
   batch, length = hidden.shape[0], suffix.position + suffix.hidden.shape[1]
-  stride = model.cfg.hsa.tokens_per_retrieval if model.groups else 1
   needed = model.suffix_length(1)
   assert needed is not None, "a model without a suffix is read through"
-  room = needed + stride - 1
+  room = needed + alignment(model.cfg) - 1
   hidden = np.pad(hidden, ((0, 0), (0, room - tail), (0, 0)))
   hidden, upper = model.upper(
     jnp.asarray(hidden),

@@ -30,6 +30,7 @@ from hsa_jax.inference.prefetch import prefetch
 from hsa_jax.memory import ChunkMemory
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
+from hsa_jax.models.marks import alignment
 from hsa_jax.models.mixers import reach_of
 from hsa_jax.types import Carry, ChunkBlock
 
@@ -214,7 +215,8 @@ def tail_length(model: LanguageModel, num_logits: int, length: int) -> int:
   """
   suffix = model.suffix_length(num_logits)
   start = 0 if suffix is None else max(length - suffix, 0)
-  return length - start // _stride(model.cfg) * _stride(model.cfg)
+  step = alignment(model.cfg)
+  return length - start // step * step
 
 
 def first_token(cfg: ModelConfig, *, length: int, keep: int) -> int:
@@ -340,10 +342,6 @@ def suffix_logits(
     position=suffix.position,
   )
   return head(model, hidden[:, -num_logits:])
-
-
-def _stride(cfg: ModelConfig) -> int:
-  return cfg.hsa.tokens_per_retrieval if cfg.hsa.num_groups else 1
 
 
 @jax.jit

@@ -41,6 +41,7 @@ from hsa_jax.memory import (
 )
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
+from hsa_jax.models.marks import alignment
 
 HOMES = (Home.AUTO, Home.DEVICE, Home.HOST, Home.DISK)
 _LEAST = 64  # tokens of the smallest program
@@ -151,10 +152,9 @@ class Reader:
       length=length,
       keep=tail_length(model, num_outputs, length),
     )
-    stride = model.cfg.hsa.tokens_per_retrieval if model.groups else 1
     needed = model.suffix_length(num_outputs)
     assert needed is not None, "a model without a suffix is read through"
-    room = needed + stride - 1
+    room = needed + alignment(model.cfg) - 1
     tail = suffix.hidden.shape[1]
     hidden = np.pad(suffix.hidden, ((0, 0), (0, room - tail), (0, 0)))
     hidden, _ = model.upper(

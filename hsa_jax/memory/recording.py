@@ -64,6 +64,11 @@ class RecordingMemory:
     self._all = detail is Detail.QUERIES_AND_WEIGHTS
 
   @property
+  def keeps_queries(self) -> bool:
+    """Whether a `Search` has its queries."""
+    return self._all
+
+  @property
   def selections(self) -> list[Selection]:
     """What the searches found."""
     return [search.selection for search in self.searches]

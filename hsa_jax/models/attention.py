@@ -128,7 +128,8 @@ def empty_state(blocks: Blocks, batch: int, capacity: int) -> Carry:
   if isinstance(blocks, Pattern):
     return tuple(empty_state(b, batch, capacity) for b in blocks.places)
   one = blocks.attention.init_state(batch, capacity)
-  return jax.tree.map(lambda x: jnp.stack([x] * depth_of(blocks)), one)
+  depth = depth_of(blocks)
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, (depth, *x.shape)), one)
 
 
 def recurrent_state(blocks: Blocks, batch: int) -> Carry:

@@ -22,6 +22,7 @@ from hsa_jax.models.layers import (
   linear,
   rms_normalize,
 )
+from hsa_jax.models.marks import stream_chunk
 from hsa_jax.models.remat import name_input
 from hsa_jax.ops import rope
 from hsa_jax.ops.chunking import split_chunks
@@ -98,7 +99,8 @@ class ChunkEncoder(nnx.Module):
     self.norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
     self.key = make(cfg.embed_dim, memory_dim)
     self.value = make(cfg.embed_dim, memory_dim)
-    self.landmark = make(cfg.embed_dim, hsa.landmark_dim)
+    if hsa.landmark_projection:
+      self.landmark = make(cfg.embed_dim, hsa.landmark_dim)
     if hsa.encoder_prenorm:
       self.prenorm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
     if hsa.qk_norm:
@@ -110,11 +112,12 @@ class ChunkEncoder(nnx.Module):
   def __call__(self, hidden: Float[Array, "B T D"]) -> ChunkBlock:
     """Landmarks, keys and values of the complete chunks of `hidden`.
 
-    The tail of `T % S` tokens belongs to no chunk yet and is ignored.
+    The tail that belongs to no chunk yet is ignored. Of inserted landmark
+    tokens, which `hidden` holds (`marks.py`), no keys and values are made.
     """
     hsa = self.cfg.hsa
     hidden = name_input(hidden)
-    chunks = split_chunks(hidden, chunk_size=hsa.chunk_size)
+    chunks = split_chunks(hidden, chunk_size=stream_chunk(self.cfg))
     batch, count = chunks.shape[:2]
     # Sizes are spelt out: a sequence shorter than a chunk has none of them.
     chunks = chunks.reshape(batch * count, *chunks.shape[2:])
@@ -123,7 +126,9 @@ class ChunkEncoder(nnx.Module):
     if hsa.qk_norm:
       key = self.key_norm(key)
     value = heads(self.value(tokens), hsa.num_memory_heads)
-    landmark = heads(self.landmark(summary), retrieval_heads(self.cfg))
+    if hsa.landmark_projection:
+      summary = self.landmark(summary)
+    landmark = heads(summary, retrieval_heads(self.cfg))
     if hsa.landmark_norm:
       wide = landmark.astype(jnp.float32)
       landmark = rms_normalize(wide, eps=self.cfg.norm_eps)
@@ -132,7 +137,7 @@ class ChunkEncoder(nnx.Module):
     )
 
   def _encode(
-    self, x: Float[Array, "M S D"]
+    self, x: Float[Array, "M E D"]
   ) -> tuple[Float[Array, "M S D"], Float[Array, "M D"]]:
     """Encoded tokens, and the vector that the landmark is made of."""
     hsa = self.cfg.hsa
@@ -144,9 +149,9 @@ class ChunkEncoder(nnx.Module):
     for layer in self.layers:
       x = layer(x)
     x = self.norm(x)
-    if hsa.landmark is Landmark.CLS:
-      return x[:, :-1], x[:, -1]
-    return x, jnp.mean(x, axis=1)
+    if hsa.landmark is Landmark.MEAN:
+      return x, jnp.mean(x, axis=1)
+    return x[:, :-1], x[:, -1]
 
 
 def retrieval_heads(cfg: ModelConfig) -> int:

@@ -3,14 +3,14 @@
 No array is made. Letters: D embed_dim, F mlp_dim, V vocabulary, N query heads,
 P kv heads of the window, G memory heads, H head_dim, W window (keys per query,
 its own included), S chunk_size, K top_k, R landmark_dim over all heads, b
-tokens_per_retrieval, E encoder_layers, Fe encoder_mlp_dim, C chunks, c = 1 with
-a CLS token and 0 without.
+tokens_per_retrieval, E encoder_layers, Fe encoder_mlp_dim, C chunks, c = 0 with
+mean landmarks, which need no token of their own, and 1 else.
 
 Forward operations per token, a multiply-add counting as two:
 
   block          2 (2 D N H + 2 D P H + 3 D F)  +  4 N H keys
   encoder        E (S + c)/S (2 (2 D N H + 2 D P H + 3 D Fe) + 4 N H (S + c))
-  chunk k, v     2 (2 D G H);   landmark  2 D R / S
+  chunk k, v     2 (2 D G H);   landmark  2 D R / S, if it is projected
   retrieval      (2 D R + 2 R chunks) / b
   read           4 D N H  +  4 N H S slots  +  6 D F
   head           2 D V
@@ -19,12 +19,13 @@ Useful operations take averages over the positions t of the sequence: keys of
 min(t + 1, W) in a window, t + 1 in full and t in stick-breaking attention,
 chunks of the visible floor(t / S), slots of min(K, visible); what a mixer costs
 is said where it is listed, in `mixers.py` and `recurrent_costs.py`; a block or
-read without an MLP lacks its 6 D F. Executed ones take what the chosen
-implementations compute: whole key bands, pairs of blocks, every chunk (scores;
-the dense read: those before the end of a tile of queries), every slot. Norms,
-rotations, softmax and other elementwise work are not counted. Training costs
-three times the forward pass; recomputation (`remat`) is not useful work and is
-not counted.
+read without an MLP lacks its 6 D F. Inserted landmarks are rows of blocks and
+reads like tokens; where they retrieve, each does for the chunk behind it.
+Executed operations take what the chosen implementations compute: whole key
+bands, pairs of blocks, every chunk (scores; the dense read: those before the
+end of a tile of queries), every slot. Norms, rotations, softmax and other
+elementwise work are not counted. Training costs three times the forward pass;
+recomputation (`remat`) is not useful work and is not counted.
 Source: arXiv 2510.17196; the conventions of arXiv 2204.02311 appendix B.
 """
 
@@ -44,6 +45,12 @@ from hsa_jax.config import (
   Weighting,
   layers_of,
 )
+from hsa_jax.models.marks import (
+  asks_ahead,
+  mark_every,
+  stream_chunk,
+  stream_length,
+)
 from hsa_jax.models.mixers import MIXERS, WINDOW, Kind
 from hsa_jax.ops import read as read_ops
 
@@ -54,7 +61,7 @@ class Counts(NamedTuple):
   Attributes:
     embedding: token table; with tied embeddings also the head's matrix.
     lower: blocks below the memory.
-    encoder: chunk encoder with its CLS token and final norm.
+    encoder: chunk encoder with its final norm; the CLS or landmark token.
     chunking: chunk keys, values and landmarks.
     retrieval: norms and query projections of all groups.
     reads: read blocks of all groups, with their MLPs.
@@ -98,28 +105,33 @@ class Lengths(NamedTuple):
 
   Attributes:
     keys: of the window of a read block, and of a plain window layer.
-    chunks: scored by a retrieval.
-    slots: read, in chunks.
+    chunks: scored, by each group that retrieves.
+    slots: read by a row of the stream, in chunks.
     encoded: share of the tokens in complete chunks.
+    asks: retrievals.
+    rows: of the stream; above 1 with inserted landmarks.
   """
 
   keys: float
   chunks: float
   slots: float
   encoded: float
+  asks: float = 1.0
+  rows: float = 1.0
 
 
 def count_parameters(cfg: ModelConfig) -> Counts:
   """Parameters by part; equals the size of the built model."""
   hsa, groups = cfg.hsa, cfg.hsa.num_groups
   on = 1 if groups else 0
+  leaders = groups // hsa.groups_per_retrieval
   untied = 0 if cfg.tie_embeddings else cfg.vocab_size * cfg.embed_dim
   return Counts(
     embedding=cfg.vocab_size * cfg.embed_dim,
     lower=_block_parameters(_lower(cfg)),
     encoder=on * _encoder_parameters(cfg, hsa),
     chunking=on * _chunking_parameters(cfg, hsa),
-    retrieval=groups * _retrieval_parameters(cfg, hsa),
+    retrieval=leaders * _retrieval_parameters(cfg, hsa),
     reads=groups * _read_parameters(cfg, hsa),
     upper=_block_parameters(_upper(cfg)),
     head=cfg.embed_dim + untied,
@@ -139,15 +151,16 @@ def flops_per_token(
   Returns:
     Useful and executed operations, in all and by part.
   """
+  rows = stream_length(cfg, seq_len)
   useful = _parts(
     cfg,
     _useful_lengths(cfg, seq_len),
-    lambda kind, own: kind.useful_keys(own, seq_len),
+    lambda kind, own: kind.useful_keys(own, rows),
   )
   executed = _parts(
     cfg,
     executed_lengths(cfg, seq_len, backend),
-    lambda kind, own: kind.executed_keys(own, seq_len, backend),
+    lambda kind, own: kind.executed_keys(own, rows, backend),
   )
   return Flops(sum(useful.values()), sum(executed.values()), useful, executed)
 
@@ -168,7 +181,9 @@ def prefill_flops_per_token(cfg: ModelConfig, context: int = 1 << 62) -> float:
     cfg: the model.
     context: tokens before; with layers that see all of it, say how many.
   """
-  full = Lengths(float(cfg.window_size), 0.0, 0.0, encoded=1.0)
+  rows = 1 + 1 / mark_every(cfg) if mark_every(cfg) else 1.0
+  window = float(cfg.window_size)
+  full = Lengths(window, 0.0, 0.0, encoded=1.0, rows=rows)
   parts = _parts(cfg, full, lambda kind, own: kind.keys_after(own, context))
   last = 0 if cfg.hsa.num_groups else parts["upper"]
   return parts["lower"] + parts["encoder"] + parts["chunking"] + last
@@ -240,13 +255,14 @@ def _encoder_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
   layer = cfg.embed_dim * (2 + heads * cfg.head_dim)
   # Queries and keys of the encoder are always normalised.
   layer += 2 * cfg.head_dim + _mlp_parameters(cfg, hsa.encoder_mlp_dim)
-  cls = cfg.embed_dim if hsa.landmark is Landmark.CLS else 0
+  cls = 0 if hsa.landmark is Landmark.MEAN else cfg.embed_dim
   prenorm = cfg.embed_dim if hsa.encoder_prenorm else 0
   return hsa.encoder_layers * layer + cls + prenorm + cfg.embed_dim
 
 
 def _chunking_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
-  width = 2 * hsa.num_memory_heads * cfg.head_dim + hsa.landmark_dim
+  width = 2 * hsa.num_memory_heads * cfg.head_dim
+  width += hsa.landmark_dim if hsa.landmark_projection else 0
   return cfg.embed_dim * width + (cfg.head_dim if hsa.qk_norm else 0)
 
 
@@ -255,7 +271,8 @@ def _retrieval_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
   head_dim = hsa.landmark_dim // (1 if single else hsa.num_memory_heads)
   norms = 2 * head_dim if hsa.landmark_norm else 0
   slope = 1 if hsa.weighting is Weighting.SOFTMAX_DECAY else 0
-  return cfg.embed_dim * (1 + hsa.landmark_dim) + norms + slope
+  width = hsa.landmark_dim if hsa.landmark_projection else 0
+  return cfg.embed_dim * (1 + width) + norms + slope
 
 
 def _read_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
@@ -271,13 +288,26 @@ def _read_parameters(cfg: ModelConfig, hsa: HsaConfig) -> int:
 
 def _useful_lengths(cfg: ModelConfig, seq_len: int) -> Lengths:
   """Averages of min(t + 1, W), floor(t / S) and min(K, floor(t / S))."""
-  size, length = cfg.hsa.chunk_size, seq_len
-  keys = WINDOW.useful_keys(cfg, length)
-  chunks = _sum_visible(length, size)
+  hsa, ahead = cfg.hsa, asks_ahead(cfg)
+  size, rows = stream_chunk(cfg), stream_length(cfg, seq_len)
+  num_chunks = seq_len // hsa.chunk_size
+  asks = rows / hsa.tokens_per_retrieval
+  chunks = _sum_visible(rows, size) / hsa.tokens_per_retrieval
+  # What landmarks found, the chunk behind them reads: a staircase S later.
+  first = size if ahead else 0
+  seen = _sum_visible(max(0, rows - first), size)
   # Beyond K visible chunks the excess is again a staircase, K * S later.
-  excess = _sum_visible(max(0, length - cfg.hsa.top_k * size), size)
-  encoded = length // size * size / length
-  return Lengths(keys, chunks / length, (chunks - excess) / length, encoded)
+  excess = _sum_visible(max(0, rows - first - hsa.top_k * size), size)
+  if ahead:
+    asks, chunks = num_chunks, num_chunks * (num_chunks - 1) / 2
+  return Lengths(
+    keys=WINDOW.useful_keys(cfg, rows),
+    chunks=chunks / seq_len,
+    slots=(seen - excess) / rows,
+    encoded=num_chunks * hsa.chunk_size / seq_len,
+    asks=asks / seq_len,
+    rows=rows / seq_len,
+  )
 
 
 def _sum_visible(length: int, size: int) -> int:
@@ -300,22 +330,26 @@ def executed_lengths(cfg: ModelConfig, seq_len: int, backend: str) -> Lengths:
     implementation = read_ops.pick_implementation(
       num_chunks=num_chunks, top_k=cfg.hsa.top_k, backend=backend
     )
+  rows = stream_length(cfg, seq_len)
   slots = cfg.hsa.top_k if num_chunks else 0
   if implementation == "dense":
-    slots = _dense_slots(seq_len, cfg.hsa.chunk_size)
-  keys = WINDOW.executed_keys(cfg, seq_len, backend)
-  encoded = num_chunks * cfg.hsa.chunk_size / seq_len
-  return Lengths(keys, num_chunks, slots, encoded)
+    slots = _dense_slots(rows, cfg.hsa.chunk_size, num_chunks)
+  useful = _useful_lengths(cfg, seq_len)
+  return useful._replace(
+    keys=WINDOW.executed_keys(cfg, rows, backend),
+    chunks=num_chunks * useful.asks,
+    slots=slots,
+  )
 
 
-def _dense_slots(seq_len: int, size: int) -> float:
-  """Chunks before the last token of each tile of a causal dense read."""
-  tile = read_ops.dense_tile(seq_len)
+def _dense_slots(rows: int, size: int, num_chunks: int) -> float:
+  """Chunks before the last row of each tile of a causal dense read."""
+  tile = read_ops.dense_tile(rows)
   total = 0
-  for start in range(0, seq_len, tile):
-    stop = min(start + tile, seq_len)
-    total += (stop - start) * min((stop - 1) // size, seq_len // size)
-  return total / seq_len
+  for start in range(0, rows, tile):
+    stop = min(start + tile, rows)
+    total += (stop - start) * min((stop - 1) // size, num_chunks)
+  return total / rows
 
 
 def _parts(
@@ -324,16 +358,17 @@ def _parts(
   keys: Callable[[Kind, ModelConfig], float],
 ) -> dict[str, float]:
   """Operations per token by part; `keys` of each mixer."""
-  hsa, groups = cfg.hsa, cfg.hsa.num_groups
+  hsa, groups, rows = cfg.hsa, cfg.hsa.num_groups, lengths.rows
   on = 1 if groups else 0
+  leaders = groups // hsa.groups_per_retrieval
   return {
     "embedding": 0.0,
-    "lower": _block_flops(_lower(cfg), keys),
+    "lower": rows * _block_flops(_lower(cfg), keys),
     "encoder": on * lengths.encoded * _encoder_flops(cfg, hsa),
     "chunking": on * lengths.encoded * _chunking_flops(cfg, hsa),
-    "retrieval": groups * _retrieval_flops(cfg, hsa, lengths.chunks),
-    "reads": groups * _read_flops(cfg, hsa, lengths),
-    "upper": _block_flops(_upper(cfg), keys),
+    "retrieval": leaders * _retrieval_flops(cfg, hsa, lengths),
+    "reads": groups * rows * _read_flops(cfg, hsa, lengths),
+    "upper": rows * _block_flops(_upper(cfg), keys),
     "head": 2.0 * cfg.embed_dim * cfg.vocab_size,
   }
 
@@ -355,7 +390,7 @@ def _window_flops(cfg: ModelConfig, keys: float) -> float:
 
 
 def _encoder_flops(cfg: ModelConfig, hsa: HsaConfig) -> float:
-  rows = hsa.chunk_size + (1 if hsa.landmark is Landmark.CLS else 0)
+  rows = hsa.chunk_size + (0 if hsa.landmark is Landmark.MEAN else 1)
   mlp = 6 * cfg.embed_dim * hsa.encoder_mlp_dim
   layer = _window_flops(cfg, float(rows)) + mlp  # each row sees every row
   return hsa.encoder_layers * layer * rows / hsa.chunk_size
@@ -363,12 +398,16 @@ def _encoder_flops(cfg: ModelConfig, hsa: HsaConfig) -> float:
 
 def _chunking_flops(cfg: ModelConfig, hsa: HsaConfig) -> float:
   tokens = 4 * cfg.embed_dim * hsa.num_memory_heads * cfg.head_dim
+  if not hsa.landmark_projection:
+    return tokens
   return tokens + 2 * cfg.embed_dim * hsa.landmark_dim / hsa.chunk_size
 
 
-def _retrieval_flops(cfg: ModelConfig, hsa: HsaConfig, chunks: float) -> float:
-  query, scores = 2 * cfg.embed_dim, 2 * chunks
-  return hsa.landmark_dim * (query + scores) / hsa.tokens_per_retrieval
+def _retrieval_flops(
+  cfg: ModelConfig, hsa: HsaConfig, lengths: Lengths
+) -> float:
+  query = 2 * cfg.embed_dim * lengths.asks if hsa.landmark_projection else 0
+  return hsa.landmark_dim * (query + 2 * lengths.chunks)
 
 
 def _read_flops(cfg: ModelConfig, hsa: HsaConfig, lengths: Lengths) -> float:

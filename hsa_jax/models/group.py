@@ -27,8 +27,9 @@ from hsa_jax.models.attention import (
 )
 from hsa_jax.models.compiled import jit_of_module
 from hsa_jax.models.encoder import retrieval_heads
-from hsa_jax.models.hsa import HsaBlock, per_memory_head
-from hsa_jax.ops.select import empty_selection
+from hsa_jax.models.hsa import Chosen, HsaBlock, per_memory_head
+from hsa_jax.models.marks import asks_ahead, stream_stride
+from hsa_jax.ops.select import empty_selection, join_selections
 from hsa_jax.types import (
   Carry,
   GroupCarry,
@@ -44,14 +45,14 @@ class Question(NamedTuple):
 
   Attributes:
     x: the stream, past the block's own window.
-    retrieval: one query per token that retrieves.
+    retrieval: one query per row that retrieves; None: another block leads.
     num_visible: chunks that each of these may choose from.
-    read: one query per token.
+    read: one query per row.
   """
 
   x: Float[Array, "B T D"]
-  retrieval: Float[Array, "B r G R"]
-  num_visible: Int[Array, " r"]
+  retrieval: Float[Array, "B r G R"] | None
+  num_visible: Int[Array, " r"] | None
   read: Float[Array, "B T N H"]
 
 
@@ -62,9 +63,13 @@ class HsaGroup(nnx.Module):
   """
 
   def __init__(self, cfg: ModelConfig, index: int, *, rngs: nnx.Rngs):
-    self.block = HsaBlock(cfg, rngs=rngs)
+    leads = index % cfg.hsa.groups_per_retrieval == 0
+    self.block = HsaBlock(cfg, leads=leads, rngs=rngs)
     layers = group_layers(cfg, index)
-    self.window_blocks: Blocks = build_blocks(cfg, layers, rngs.params())
+    # None rather than a stack of none: files hold no empty arrays.
+    self.window_blocks: Blocks | None = (
+      build_blocks(cfg, layers, rngs.params()) if layers else None
+    )
     self.cfg = cfg
 
   def __call__(
@@ -74,23 +79,40 @@ class HsaGroup(nnx.Module):
     carry: GroupCarry,
     *,
     position: jax.Array | int,
-    reuse: int,
+    ask: int,
     count: jax.Array | int | None,
-  ) -> tuple[Float[Array, "B T D"], GroupCarry]:
-    """The next stretch of tokens; see `LanguageModel.upper`."""
+    chosen: Chosen | None = None,
+  ) -> tuple[Float[Array, "B T D"], GroupCarry, Chosen]:
+    """The next stretch of the stream; see `LanguageModel.upper`.
+
+    Args:
+      x: the stream.
+      memory: chunks.
+      carry: what was remembered before it.
+      position: index of its first row in the stream.
+      ask: the first of its rows that retrieves, static.
+      count: leading rows that are real; None: all.
+      chosen: by the group that leads; None for that group itself.
+
+    Returns:
+      The stream, what is remembered, and what its rows read.
+    """
     block, hsa = self.block, self.cfg.hsa
-    asked, cache = _ask(block, x, carry.block, position, count, reuse=reuse)
-    found = None
-    if reuse < x.shape[1]:
-      found = memory.search(
-        asked.retrieval, num_visible=asked.num_visible, top_k=hsa.top_k
+    asked, cache = _ask(block, x, carry.block, position, count, ask=ask)
+    last = None
+    if block.leads:
+      found = None
+      if ask < x.shape[1]:
+        found = memory.search(
+          asked.retrieval, num_visible=asked.num_visible, top_k=hsa.top_k
+        )
+      chosen, last = _settle(
+        block, found, carry.selection, count, length=x.shape[1], ask=ask
       )
-    selection, weights, last = _settle(
-      block, found, carry.selection, count, length=x.shape[1], reuse=reuse
-    )
-    read = memory.read(asked.read, selection, weights, sink=hsa.sink)
+    assert chosen is not None, "a group that does not lead is told"
+    read = memory.read(asked.read, *chosen, sink=hsa.sink)
     x, layers = _answer(self, asked.x, read, carry.layers, position, count)
-    return x, GroupCarry(cache, layers, last)
+    return x, GroupCarry(cache, layers, last), chosen
 
   def run_layers(
     self,
@@ -99,6 +121,8 @@ class HsaGroup(nnx.Module):
     states: Carry = None,
   ) -> tuple[Float[Array, "B T D"], Carry]:
     """The group's own layers on a whole sequence, from states if there are."""
+    if self.window_blocks is None:
+      return x, states
     return run_blocks(
       self.window_blocks, x, states, limits=limits, remat=self.cfg.remat
     )
@@ -107,17 +131,18 @@ class HsaGroup(nnx.Module):
     """What the group remembers before the first token: nothing."""
     cfg = self.cfg
     selection = None
-    if cfg.hsa.tokens_per_retrieval > 1:
+    if cfg.hsa.tokens_per_retrieval > 1 and self.block.leads:
       lead = (batch, 1, retrieval_heads(cfg))
       selection = empty_selection(lead, cfg.hsa.top_k)
-    return GroupCarry(
-      self.block.window.init_state(batch) if cfg.hsa.block_window else None,
-      empty_state(self.window_blocks, batch, capacity),
-      selection,
-    )
+    block, layers = None, None
+    if cfg.hsa.block_window:
+      block = self.block.window.init_state(batch)
+    if self.window_blocks is not None:
+      layers = empty_state(self.window_blocks, batch, capacity)
+    return GroupCarry(block, layers, selection)
 
 
-@functools.partial(jit_of_module, static_argnames=("reuse",))
+@functools.partial(jit_of_module, static_argnames=("ask",))
 def _ask(
   block: HsaBlock,
   x: jax.Array,
@@ -125,16 +150,19 @@ def _ask(
   position: jax.Array | int,
   count: jax.Array | int | None,
   *,
-  reuse: int,
+  ask: int,
 ) -> tuple[Question, WindowCache | None]:
+  entering, retrieval, visible = x, None, None
   x, cache = block.attend(x, cache, position, Limits(), count)
-  stride, length = block.cfg.hsa.tokens_per_retrieval, x.shape[1]
-  retrieval = block.retrieval.make_query(x[:, reuse::stride])
-  visible = block.num_visible(position + jnp.arange(reuse, length, stride))
+  if block.leads:
+    stride, length = stream_stride(block.cfg), x.shape[1]
+    asking = block.asking(entering, x)
+    retrieval = block.retrieval.make_query(asking[:, ask::stride])
+    visible = block.num_visible(position + jnp.arange(ask, length, stride))
   return Question(x, retrieval, visible, block.read_query(x)), cache
 
 
-@functools.partial(jit_of_module, static_argnames=("length", "reuse"))
+@functools.partial(jit_of_module, static_argnames=("length", "ask"))
 def _settle(
   block: HsaBlock,
   found: Selection | None,
@@ -142,30 +170,27 @@ def _settle(
   count: jax.Array | int | None,
   *,
   length: int,
-  reuse: int,
-) -> tuple[Selection, jax.Array | None, Selection | None]:
-  """Chunks and weights of every token, and the retrieval to remember."""
-  hsa = block.cfg.hsa
+  ask: int,
+) -> tuple[Chosen, Selection | None]:
+  """Chunks and weights of every row, and the retrieval to remember."""
+  cfg = block.cfg
   if before is None:
     assert found is not None, "every token retrieves"
     selection, last = found, None
   else:
-    rows = before if found is None else _join(before, found)
+    rows = before if found is None else join_selections(before, found)
     # Row 0 is the retrieval of the stretch before.
-    row = np.maximum(np.arange(length) - reuse, -1) // hsa.tokens_per_retrieval
-    row = jnp.asarray(row + 1)
-    selection = Selection(*(x[:, row] for x in rows))
-    newest = row[(length if count is None else count) - 1]
+    since = np.arange(length) - ask
+    latest = np.maximum(since, -1) // stream_stride(cfg) + 1
+    # A mark reads what the mark before it found.
+    served = np.maximum(since - asks_ahead(cfg), -1) // stream_stride(cfg) + 1
+    selection = Selection(*(x[:, served] for x in rows))
+    newest = jnp.asarray(latest)[(length if count is None else count) - 1]
     last = Selection(
       *(lax.dynamic_slice_in_dim(x, newest, 1, axis=1) for x in rows)
     )
-  selection = per_memory_head(selection, hsa.num_memory_heads)
-  return selection, block.retrieval.weigh(selection), last
-
-
-def _join(before: Selection, found: Selection) -> Selection:
-  pairs = zip(before, found, strict=True)
-  return Selection(*(jnp.concatenate(pair, axis=1) for pair in pairs))
+  selection = per_memory_head(selection, cfg.hsa.num_memory_heads)
+  return Chosen(selection, block.retrieval.weigh(selection)), last
 
 
 @jit_of_module
@@ -178,6 +203,8 @@ def _answer(
   count: jax.Array | int | None,
 ) -> tuple[jax.Array, Carry]:
   x = group.block.fuse(x, group.block.project(read))
+  if group.window_blocks is None:
+    return x, None
   return run_blocks(
     group.window_blocks, x, layers, position=position, count=count
   )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from hsa_jax.config import ModelConfig, Residual, Weighting, WindowOverlap
 from hsa_jax.models.encoder import retrieval_heads
 from hsa_jax.models.layers import GatedMlp, RMSNorm, heads, linear
+from hsa_jax.models.marks import asks_ahead, stream_chunk, stream_stride
 from hsa_jax.models.remat import name_input, name_read, name_selection
 from hsa_jax.models.window import WindowAttention
 from hsa_jax.ops import read, select
@@ -80,13 +81,14 @@ class Retrieval(nnx.Module):
     hsa = cfg.hsa
     self.cfg = cfg
     self.norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
-    self.query = linear(
-      cfg.embed_dim,
-      hsa.landmark_dim,
-      scale=cfg.init_scale,
-      dtype=cfg.compute_dtype,
-      rngs=rngs,
-    )
+    if hsa.landmark_projection:
+      self.query = linear(
+        cfg.embed_dim,
+        hsa.landmark_dim,
+        scale=cfg.init_scale,
+        dtype=cfg.compute_dtype,
+        rngs=rngs,
+      )
     if hsa.landmark_norm:
       head_dim = hsa.landmark_dim // retrieval_heads(cfg)
       self.query_norm = RMSNorm(head_dim, eps=cfg.norm_eps)
@@ -96,7 +98,10 @@ class Retrieval(nnx.Module):
 
   def make_query(self, x: Float[Array, "B T D"]) -> Float[Array, "B T G R"]:
     """One retrieval query per token and head, in float32."""
-    query = heads(self.query(self.norm(x)), retrieval_heads(self.cfg))
+    query = self.norm(x)
+    if self.cfg.hsa.landmark_projection:
+      query = self.query(query)
+    query = heads(query, retrieval_heads(self.cfg))
     query = split_rows(query.astype(jnp.float32), tensor=-2)
     if not self.cfg.hsa.landmark_norm:
       return query
@@ -111,11 +116,27 @@ class Retrieval(nnx.Module):
     return chunk_weights(selection, str(rule), slope=slope)
 
 
-class HsaBlock(nnx.Module):
-  """Retrieve, read, and join the stream by the residual of choice."""
+class Chosen(NamedTuple):
+  """What the tokens of a stretch read, one row per memory head.
 
-  def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-    self.cfg = cfg
+  Attributes:
+    selection: the chunks.
+    weights: of each; None where the read itself makes them.
+  """
+
+  selection: Selection
+  weights: Float[Array, "B T G K"] | None
+
+
+class HsaBlock(nnx.Module):
+  """Retrieve, read, and join the stream by the residual of choice.
+
+  Attributes:
+    leads: whether it retrieves; else it reads what a block before it chose.
+  """
+
+  def __init__(self, cfg: ModelConfig, *, leads: bool = True, rngs: nnx.Rngs):
+    self.cfg, self.leads = cfg, leads
     make = functools.partial(
       linear, scale=cfg.init_scale, dtype=cfg.compute_dtype, rngs=rngs
     )
@@ -123,7 +144,8 @@ class HsaBlock(nnx.Module):
     if cfg.hsa.block_window:
       self.window_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
       self.window = WindowAttention(cfg, rngs=rngs)
-    self.retrieval = Retrieval(cfg, rngs=rngs)
+    if leads:
+      self.retrieval = Retrieval(cfg, rngs=rngs)
     self.read_norm = RMSNorm(cfg.embed_dim, eps=cfg.norm_eps)
     self.query = make(cfg.embed_dim, query_dim)
     self.out = make(query_dim, cfg.embed_dim)
@@ -146,9 +168,29 @@ class HsaBlock(nnx.Module):
     memory: Searchable,
     position: jax.Array | int,
     limits: Limits,
+    chosen: Chosen | None = None,
+  ) -> tuple[Float[Array, "B T D"], Chosen]:
+    """The whole sequence, and what its tokens read.
+
+    Args:
+      x: the stream.
+      memory: its chunks.
+      position: index of its first row.
+      limits: values of the schedules.
+      chosen: by the block that leads; None for that block itself.
+    """
+    entering = name_input(x)
+    x, _ = self.attend(entering, None, position, limits)
+    if self.leads:
+      chosen = self.choose(self.asking(entering, x), memory, position)
+    assert chosen is not None, "a block that does not lead is told"
+    return self.fuse(x, self.read(x, memory, chosen)), chosen
+
+  def asking(
+    self, entering: Float[Array, "B T D"], attended: Float[Array, "B T D"]
   ) -> Float[Array, "B T D"]:
-    x, _ = self.attend(name_input(x), None, position, limits)
-    return self.fuse(x, self.read(x, memory, position))
+    """The states that retrieve: of marks as they enter, for their block."""
+    return entering if asks_ahead(self.cfg) else attended
 
   def attend(
     self,
@@ -166,17 +208,22 @@ class HsaBlock(nnx.Module):
     return x + local, cache
 
   def read(
+    self, x: Float[Array, "B T D"], memory: Searchable, chosen: Chosen
+  ) -> Float[Array, "B T D"]:
+    """H(x): the fused read, projected back to the stream."""
+    query = self.read_query(x)
+    out = memory.read(query, *chosen, sink=self.cfg.hsa.sink)
+    return self.project(name_read(out))
+
+  def choose(
     self,
     x: Float[Array, "B T D"],
     memory: Searchable,
     position: jax.Array | int,
-  ) -> Float[Array, "B T D"]:
-    """H(x): the fused read, projected back to the stream."""
+  ) -> Chosen:
+    """Chunks and weights of each row of the stream."""
     selection = self.select(x, memory, position)
-    weights = self.retrieval.weigh(selection)
-    query = self.read_query(x)
-    out = memory.read(query, selection, weights, sink=self.cfg.hsa.sink)
-    return self.project(name_read(out))
+    return Chosen(selection, self.retrieval.weigh(selection))
 
   def select(
     self,
@@ -184,23 +231,26 @@ class HsaBlock(nnx.Module):
     memory: Searchable,
     position: jax.Array | int,
   ) -> Selection:
-    """The chunks of each token, one row per memory head."""
+    """The chunks of each row, one selection per memory head."""
     hsa, length = self.cfg.hsa, x.shape[1]
-    stride = hsa.tokens_per_retrieval
-    query = self.retrieval.make_query(x[:, ::stride])
-    visible = self.num_visible(position + jnp.arange(0, length, stride))
+    stride, ahead = stream_stride(self.cfg), asks_ahead(self.cfg)
+    first = stride - 1 if ahead else 0
+    query = self.retrieval.make_query(x[:, first::stride])
+    visible = self.num_visible(position + jnp.arange(first, length, stride))
     found = memory.search(query, num_visible=visible, top_k=hsa.top_k)
     if stride > 1:
-      found = select.repeat_selection(found, tokens=stride, length=length)
+      found = select.repeat_selection(
+        found, tokens=stride, length=length, ahead=ahead
+      )
     return per_memory_head(name_selection(found), hsa.num_memory_heads)
 
   def num_visible(self, positions: Int[Array, " T"]) -> Int[Array, " T"]:
-    """Chunks that tokens at absolute positions may retrieve."""
+    """Chunks that rows at absolute positions of the stream may retrieve."""
     hsa = self.cfg.hsa
     excluded = hsa.window_overlap is WindowOverlap.EXCLUDE
     return num_visible_chunks(
       positions,
-      chunk_size=hsa.chunk_size,
+      chunk_size=stream_chunk(self.cfg),
       exclude_window=self.cfg.window_size if excluded else 0,
     )
 

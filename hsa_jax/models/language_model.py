@@ -22,8 +22,15 @@ from hsa_jax.models.attention import (
 )
 from hsa_jax.models.encoder import ChunkEncoder
 from hsa_jax.models.group import HsaGroup
-from hsa_jax.models.hsa import HsaBlock, SequenceMemory
+from hsa_jax.models.hsa import Chosen, HsaBlock, SequenceMemory
 from hsa_jax.models.layers import initializer, linear, stream_norm
+from hsa_jax.models.marks import (
+  Marks,
+  asks_ahead,
+  mark_every,
+  stream_length,
+  stream_stride,
+)
 from hsa_jax.models.mixers import grows, reach_of
 from hsa_jax.models.remat import apply_remat
 from hsa_jax.parallel import fill_context, split_rows, whole_rows
@@ -65,6 +72,9 @@ class LanguageModel(nnx.Module):
     self.lower_blocks: Blocks = build_blocks(cfg, layers, rngs.params())
     if cfg.hsa.num_groups:
       self.encoder = ChunkEncoder(cfg, rngs=rngs)
+    if mark_every(cfg):
+      init = jax.random.normal(rngs.params(), (cfg.embed_dim,), jnp.float32)
+      self.mark = nnx.Param(init * cfg.init_scale)
     self.groups = nnx.List(
       [HsaGroup(cfg, i, rngs=rngs) for i in range(cfg.hsa.num_groups)]
     )
@@ -143,9 +153,10 @@ class LanguageModel(nnx.Module):
     length, hsa = tokens.shape[1], self.cfg.hsa
     chunk_size = hsa.chunk_size if hsa.num_groups else 1
     tokens = fill_context(tokens, chunk_size=chunk_size)
+    marks = self._marks(tokens.shape[1])
     x, lower = run_blocks(
       self.lower_blocks,
-      self.embedding(tokens),
+      self._embed(tokens, marks),
       states.lower,
       limits=limits,
       remat=self.cfg.remat,
@@ -155,14 +166,16 @@ class LanguageModel(nnx.Module):
     encode = apply_remat(lambda encoder, x: encoder(x), self.cfg.remat)
     block = encode(self.encoder, x)
     block = block._replace(landmarks=whole_rows(block.landmarks, tensor=-2))
-    after = []
+    chosen, after = None, []
     for i, group in enumerate(self.groups):
-      x = apply_remat(self._read, self.cfg.remat)(
-        group.block, split_rows(x), block, limits, self._noise(noise_key, i)
+      noise = self._noise(noise_key, i)
+      x, chosen = apply_remat(self._read, self.cfg.remat)(
+        group.block, split_rows(x), block, limits, noise, chosen
       )
       x, one = group.run_layers(x, limits, states.groups[i])
       after.append(one)
-    return x[:, :length], RowStates(lower, tuple(after))
+    x = (x if marks is None else marks.drop(x))[:, :length]
+    return x, RowStates(lower, tuple(after))
 
   def _read(
     self,
@@ -171,8 +184,9 @@ class LanguageModel(nnx.Module):
     chunks: ChunkBlock,
     limits: Limits,
     noise_key: PRNGKey | None,
-  ) -> Hidden:
-    """One group's read of the sequence's own chunks."""
+    chosen: Chosen | None,
+  ) -> tuple[Hidden, Chosen]:
+    """One group's read of the sequence's own chunks, and which it chose."""
     memory = SequenceMemory(
       chunks,
       self.cfg.hsa.implementation,
@@ -180,7 +194,7 @@ class LanguageModel(nnx.Module):
       noise_key,
       aligned=True,
     )
-    return block(x, memory, 0, limits)
+    return block(x, memory, 0, limits, chosen)
 
   def head(self, hidden: Hidden) -> Logits:
     """Final norm and scaled logits, float32."""
@@ -201,6 +215,7 @@ class LanguageModel(nnx.Module):
       capacity: tokens that each will have, at most; layers that remember every
         token take the room for them here, others do not ask.
     """
+    capacity = stream_length(self.cfg, capacity)
     return empty_state(self.lower_blocks, batch, capacity)
 
   def lower(
@@ -209,6 +224,7 @@ class LanguageModel(nnx.Module):
     carry: Carry,
     *,
     position: int | jax.Array = 0,
+    reuse: int | None = None,
     count: int | jax.Array | None = None,
   ) -> tuple[Hidden, Carry]:
     """The next stretch of the lower decoder, any number of tokens at a time.
@@ -218,33 +234,50 @@ class LanguageModel(nnx.Module):
       carry: from `init_carry` or the stretch before.
       position: absolute index of the first token; only absolute positions
         (`Position.ABSOLUTE_ROPE`) depend on it.
+      reuse: `num_reused(position, length)`, static; None: that of a stretch
+        which begins with a chunk. Only inserted landmarks depend on it.
       count: leading tokens that are real, the rest is filling; None: all.
 
     Returns:
-      Hidden states of the stretch and the carry after its real tokens.
+      Hidden states of the stretch, a row per token (see `marks.py` for their
+      width), and the carry after its real tokens.
     """
-    x = self.embedding(tokens)
+    marks = self._marks(tokens.shape[1], reuse)
     hidden, after = run_blocks(
-      self.lower_blocks, x, carry, position=position, count=count
+      self.lower_blocks,
+      self._embed(tokens, marks),
+      carry,
+      position=stream_length(self.cfg, position),
+      count=_rows(marks, count),
     )
-    return hidden, after
+    return hidden if marks is None else marks.pack(hidden), after
 
-  def encode(self, hidden: Float[Array, "B T D"]) -> ChunkBlock:
+  def encode(self, hidden: Float[Array, "B T W"]) -> ChunkBlock:
     """Landmarks, keys and values of the complete chunks of `hidden`.
 
-    `hidden` must begin at a chunk border of the sequence.
+    `hidden`, of `lower`, must begin at a chunk border of the sequence.
     """
-    return self.encoder(hidden)
+    marks = self._marks(hidden.shape[1])
+    return self.encoder(hidden if marks is None else marks.unpack(hidden))
 
   @property
   def upper_reach(self) -> int | None:
-    """Tokens back that upper states depend on upper states; None: all."""
+    """Tokens back that upper states depend on upper states; None: all.
+
+    Besides windows it is the row that retrieved for a token. That of the first
+    group stands in the suffix itself, which begins where a retrieval does; a
+    mark stands in the chunk before. Inserted landmarks count as tokens here.
+    """
     hsa, total = self.cfg.hsa, 0
     for group in range(hsa.num_groups):
       reach = reach_of(group_layers(self.cfg, group))
       if reach is None:
         return None
       total += reach + hsa.block_window * (self.cfg.window_size - 1)
+      if group % hsa.groups_per_retrieval == 0:
+        ahead = asks_ahead(self.cfg)
+        back = stream_stride(self.cfg) - (0 if ahead else 1)
+        total += back if ahead or group else 0
     return total
 
   @property
@@ -257,7 +290,8 @@ class LanguageModel(nnx.Module):
     """Tokens that the upper decoder must see for exact last outputs.
 
     The memory depends on the lower decoder alone, and the upper decoder mixes
-    tokens through its windows only: `A + (W - 1) * layers` tokens suffice.
+    tokens through its windows only: `A + (W - 1) * layers` tokens suffice, and
+    more where tokens share retrievals (`upper_reach`).
 
     Returns:
       None where an upper layer sees the whole context, by a cache or through
@@ -274,23 +308,28 @@ class LanguageModel(nnx.Module):
 
     See `init_carry` for the capacity.
     """
+    capacity = stream_length(self.cfg, capacity)
     return tuple(group.init_carry(batch, capacity) for group in self.groups)
 
   def num_reused(self, position: int, length: int) -> int:
-    """Leading tokens of a stretch that reuse the retrieval before it.
+    """Leading tokens of a stretch before the first retrieval in it.
 
-    The first token of each block of `hsa.tokens_per_retrieval` retrieves.
+    The first token of each block of `hsa.tokens_per_retrieval` retrieves. With
+    inserted landmarks it is the first token that one follows.
     """
+    every = mark_every(self.cfg)
+    if every:
+      return min(-(position + 1) % every, length)
     return min(-position % self.cfg.hsa.tokens_per_retrieval, length)
 
   def upper(
     self,
-    hidden: Hidden,
+    hidden: Float[Array, "B T W"],
     memory: Searchable,
     carry: tuple[GroupCarry, ...],
     *,
     position: int | jax.Array,
-    reuse: int = 0,
+    reuse: int | None = None,
     count: int | jax.Array | None = None,
   ) -> tuple[Hidden, tuple[GroupCarry, ...]]:
     """The next stretch of the upper decoder, from states of the lower one.
@@ -304,21 +343,53 @@ class LanguageModel(nnx.Module):
         later chunks as well, which no token sees.
       carry: from `init_upper_carry` or the stretch before.
       position: absolute index of the first token of `hidden`.
-      reuse: `num_reused(position, length)`, static.
+      reuse: `num_reused(position, length)`, static; None: the stretch begins
+        where a retrieval or, with inserted landmarks, a chunk does.
       count: leading tokens that are real, the rest is filling; None: all.
 
     Returns:
-      The stream and the carry after its real tokens.
+      The stream, a row per token, and the carry after its real tokens.
     """
-    after = []
+    marks = self._marks(hidden.shape[1], reuse)
+    ask, chosen, after = reuse or 0, None, []
+    if marks is not None:
+      hidden = marks.unpack(hidden)
+      ask = marks.first + 1 if asks_ahead(self.cfg) else 0
     for group, before in zip(self.groups, carry, strict=True):
-      hidden, one = group(
-        hidden, memory, before, position=position, reuse=reuse, count=count
+      hidden, one, chosen = group(
+        hidden,
+        memory,
+        before,
+        position=stream_length(self.cfg, position),
+        ask=min(ask, hidden.shape[1]),
+        count=_rows(marks, count),
+        chosen=chosen,
       )
       after.append(one)
-    return hidden, tuple(after)
+    return hidden if marks is None else marks.drop(hidden), tuple(after)
+
+  def _marks(self, length: int, reuse: int | None = None) -> Marks | None:
+    """Landmarks to insert into a stretch, if the model does."""
+    every = mark_every(self.cfg)
+    if not every:
+      return None
+    reuse = self.num_reused(0, length) if reuse is None else reuse
+    return Marks(length, reuse, every)
+
+  def _embed(
+    self, tokens: Tokens, marks: Marks | None
+  ) -> Float[Array, "B U D"]:
+    x = self.embedding(tokens)
+    return x if marks is None else marks.insert(x, self.mark[...])
 
   def _noise(self, key: PRNGKey | None, group: int) -> PRNGKey | None:
     if key is None or self.cfg.hsa.selection_noise == "none":
       return None
     return jax.random.fold_in(key, group)
+
+
+def _rows(
+  marks: Marks | None, count: int | jax.Array | None
+) -> int | jax.Array | None:
+  """Rows of the stream that the real tokens of a stretch are."""
+  return count if marks is None or count is None else marks.rows_of(count)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from hsa_jax.config import ModelConfig, Position
 from hsa_jax.models.layers import RMSNorm, heads, linear
 from hsa_jax.ops import rope
-from hsa_jax.ops.window import window_attention
+from hsa_jax.ops.window import alibi_slopes, window_attention
 from hsa_jax.types import Limits, WindowCache
 
 
@@ -87,6 +87,7 @@ class WindowAttention(Attention):
       window=cfg.window_size,
       limit=limits.window,
       first_valid=first_valid,
+      slopes=self._slopes(),
       implementation=cfg.window_implementation,
     )
     count = x.shape[1] if count is None else count
@@ -102,10 +103,15 @@ class WindowAttention(Attention):
       jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((), jnp.int32)
     )
 
+  def _slopes(self) -> jax.Array | None:
+    if self.cfg.position is not Position.ALIBI:
+      return None
+    return jnp.asarray(alibi_slopes(self.cfg.num_heads))
+
   def _rotate(
     self, query: jax.Array, key: jax.Array, position: jax.Array | int
   ) -> tuple[jax.Array, jax.Array]:
-    if self.cfg.position is Position.NONE:
+    if self.cfg.position in (Position.NONE, Position.ALIBI):
       return query, key
     past = key.shape[1] - query.shape[1]
     offset: Any = np.arange(key.shape[1])

@@ -27,17 +27,19 @@ def window_over_context(
   *,
   window: int,
   limit: jax.Array | None,
+  slopes: Float[Array, " N"] | None = None,
 ) -> Float[Array, "B T N H"]:
   """Window attention of a whole sequence, each device on its own tokens.
 
   Args:
-    attend: `(query, keys, values, limit=, first_valid=)` for one device, keys
-      with their past before them.
+    attend: `(query, keys, values, limit=, first_valid=, slopes=)` for one
+      device, keys with their past before them.
     query: of all tokens; the axis `context` divides T.
     keys: like `query`.
     values: like `query`.
     window: W, static.
     limit: traced number of keys in use.
+    slopes: of ALiBi, one per query head; split like them.
 
   Cost: W - 1 keys and values per device and layer, from its neighbours.
   """
@@ -50,6 +52,7 @@ def window_over_context(
     keys: jax.Array,
     values: jax.Array,
     limit: jax.Array | None,
+    slopes: jax.Array | None,
   ) -> jax.Array:
     length = query.shape[1]
     keys, values = halo(keys), halo(values)
@@ -61,14 +64,15 @@ def window_over_context(
       values,
       limit=limit,
       first_valid=jnp.maximum(past - seen, 0),
+      slopes=slopes,
     )
 
   return jax.shard_map(
     on_device,
-    in_specs=(spec, spec, spec, P()),
+    in_specs=(spec, spec, spec, P(), P(heads)),
     out_specs=spec,
     check_vma=False,  # a kernel does not say over which axes it varies
-  )(query, keys, values, limit)
+  )(query, keys, values, limit, slopes)
 
 
 def _with_halo(x: Float[Array, "B t G H"], *, reach: int) -> jax.Array:

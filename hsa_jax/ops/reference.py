@@ -83,16 +83,20 @@ def window_attention(
   values: Float[Array, "B U G H"],
   *,
   window: int | Int[Array, ""],
+  slopes: Float[Array, " N"] | None = None,
 ) -> Float[Array, "B T N H"]:
   """Causal attention to the last `window` keys, by an explicit [T, U] mask.
 
   The last query stands at the last key: key `j` is seen by query `i` iff
-  `0 <= (U - T + i) - j < window`.
+  `0 <= (U - T + i) - j < window`. ALiBi takes the slope of a head times this
+  distance from its logit.
   """
   logits, values = _scores(query, keys, values)
   row = jnp.arange(query.shape[1])[:, None] + keys.shape[1] - query.shape[1]
   distance = row - jnp.arange(keys.shape[1])[None, :]
   seen = (distance >= 0) & (distance < window)
+  if slopes is not None:
+    logits = logits - slopes[None, :, None, None] * distance[None, None]
   attend = jax.nn.softmax(jnp.where(seen[None, None], logits, -1e30), axis=-1)
   return jnp.einsum("bntu,bunh->btnh", attend, values)
 

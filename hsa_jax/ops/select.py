@@ -101,14 +101,31 @@ def empty_selection(lead: tuple[int, ...], top_k: int) -> Selection:
   )
 
 
+def join_selections(before: Selection, found: Selection) -> Selection:
+  """The rows of `before`, then those of `found`."""
+  pairs = zip(before, found, strict=True)
+  return Selection(*(jnp.concatenate(pair, axis=1) for pair in pairs))
+
+
 def repeat_selection(
-  selection: Selection, *, tokens: int, length: int
+  selection: Selection, *, tokens: int, length: int, ahead: bool = False
 ) -> Selection:
   """Every block of `tokens` tokens reuses the selection of its first one.
 
   Chunks visible to the first token of a block are visible to all of it, so
   causality holds. `selection` has one row per block.
+
+  Args:
+    selection: one row per block.
+    tokens: of a block.
+    length: tokens of the result.
+    ahead: it is the last token of each complete block that retrieved, for the
+      block behind it; the first block has nothing.
   """
+  if ahead:
+    batch, _, heads, top_k = selection.index.shape
+    nothing = empty_selection((batch, 1, heads), top_k)
+    selection = join_selections(nothing, selection)
 
   def spread(x: jax.Array) -> jax.Array:
     return jnp.repeat(x, tokens, axis=1)[:, :length]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hsa_jax.ops import reference
@@ -32,6 +33,7 @@ def window_attention(
   window: int,
   limit: Int[Array, ""] | None = None,
   first_valid: Int[Array, ""] | None = None,
+  slopes: Float[Array, " N"] | None = None,
   implementation: str = "auto",
 ) -> Float[Array, "B T N H"]:
   """Causal attention to the last `window` keys.
@@ -46,6 +48,8 @@ def window_attention(
     window: W, static.
     limit: traced number of keys in use, at most W, for a schedule of W.
     first_valid: keys before this index are empty cache slots.
+    slopes: of ALiBi, one per head: times the distance in tokens they are taken
+      from the logits; None: nothing is.
     implementation: auto | reference | banded | splash. On accelerators the
       choice is printed once, with its reason.
 
@@ -64,7 +68,7 @@ def window_attention(
       window_attention, window=window, implementation=implementation
     )
     return window_over_context(
-      attend, query, keys, values, window=window, limit=limit
+      attend, query, keys, values, window=window, limit=limit, slopes=slopes
     )
   platform = platform_in_use()
   choice = choose_window(
@@ -72,11 +76,12 @@ def window_attention(
     platform=platform,
     length=query.shape[1],
     has_limit=limit is not None,
+    has_slopes=slopes is not None,
   )
   if platform != "cpu":
     say_once("window attention", choice)
   if choice.name == "banded":
-    return _banded(query, keys, values, window, limit, first_valid)
+    return _banded(query, keys, values, window, limit, first_valid, slopes)
   if choice.name == "splash":
     return splash_window(
       query,
@@ -89,13 +94,22 @@ def window_attention(
   if first_valid is not None:
     raise ValueError("the reference window takes no cache")
   out = reference.window_attention(
-    query, keys, values, window=window if limit is None else limit
+    query,
+    keys,
+    values,
+    window=window if limit is None else limit,
+    slopes=slopes,
   )
   return out.astype(query.dtype)
 
 
 def choose_window(
-  implementation: str, *, platform: str, length: int, has_limit: bool
+  implementation: str,
+  *,
+  platform: str,
+  length: int,
+  has_limit: bool,
+  has_slopes: bool = False,
 ) -> Choice:
   """What `window_attention` runs.
 
@@ -104,6 +118,7 @@ def choose_window(
     platform: cpu | gpu | tpu.
     length: T, queries of a call.
     has_limit: whether a schedule narrows the window.
+    has_slopes: whether logits fall with the distance.
 
   Raises:
     ValueError: naming what asked for it, and what to use instead.
@@ -117,6 +132,11 @@ def choose_window(
         "window_implementation = 'splash': its window is fixed, and"
         " train.window_schedule narrows it; use 'auto' or 'banded'"
       )
+    if has_slopes:
+      raise ValueError(
+        "window_implementation = 'splash': the kernel adds nothing to its"
+        " logits, and position = 'alibi' does; use 'auto' or 'banded'"
+      )
     if platform == "gpu":
       raise ValueError(
         "window_implementation = 'splash': a kernel for TPUs, and this is a"
@@ -128,6 +148,8 @@ def choose_window(
     return Choice("banded", f"splash is for TPUs, this is a {platform}")
   if has_limit:
     return Choice("banded", "train.window_schedule narrows the window")
+  if has_slopes:
+    return Choice("banded", "ALiBi, which splash does not add to its logits")
   if length < TILE:
     return Choice(
       "banded", f"fewer queries than a tile of {TILE}, as in decode"
@@ -149,6 +171,12 @@ def say_once(what: str, choice: Choice) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def alibi_slopes(num_heads: int) -> Float[np.ndarray, " N"]:
+  """`2^(-8 (h + 1) / N)` for head h, float32; arXiv 2108.12409."""
+  head = np.arange(1, num_heads + 1)
+  return np.exp2(-8.0 * head / num_heads).astype(np.float32)
+
+
 def band_length(window: int) -> int:
   """Queries per band: short bands make many products, long ones waste keys."""
   return max(window, 32)
@@ -161,6 +189,7 @@ def _banded(
   window: int,
   limit: jax.Array | None,
   first_valid: jax.Array | None,
+  slopes: jax.Array | None,
 ) -> jax.Array:
   """Bands of queries see their own keys and those just before them.
 
@@ -188,7 +217,11 @@ def _banded(
     _seen_old(count, block, before, reach, first),
   )
   parts = [own, old] if before else [own]
-  logits = [_logits(query, _bands(keys[:, s], n), seen) for s, n, seen in parts]
+  # The first key of a part stands so many tokens before its band.
+  logits = [
+    _logits(query, _bands(keys[:, s], n), seen, slopes, past)
+    for (s, n, seen), past in zip(parts, (0, before), strict=False)
+  ]
   shares = joint_softmax(logits)
   out = sum(
     _mix(share, _bands(values[:, s], n))
@@ -218,10 +251,21 @@ def _seen_old(
   return ((row - column < reach) & (band + column >= first))[:, None]
 
 
-def _logits(query: jax.Array, keys: jax.Array, seen: jax.Array) -> jax.Array:
+def _logits(
+  query: jax.Array,
+  keys: jax.Array,
+  seen: jax.Array,
+  slopes: jax.Array | None,
+  past: int,
+) -> jax.Array:
   logits = jnp.einsum(
     "bnighd,bnjgd->bnghij", query, keys, preferred_element_type=jnp.float32
   )
+  if slopes is not None:
+    row = jnp.arange(query.shape[2], dtype=jnp.float32)[:, None] + past
+    distance = row - jnp.arange(keys.shape[2], dtype=jnp.float32)[None]
+    per_head = slopes.reshape(query.shape[3:5])[:, :, None, None]
+    logits = logits - (per_head * distance[None, None])[None, None]
   return jnp.where(jnp.expand_dims(seen, (0, 3)), logits, -1e30)
 
 

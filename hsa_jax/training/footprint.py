@@ -47,6 +47,7 @@ from hsa_jax.config import (
 )
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.flops import executed_lengths
+from hsa_jax.models.marks import stream_length
 from hsa_jax.models.mixers import MIXERS
 from hsa_jax.ops.read import dense_recomputes, dense_tile
 from hsa_jax.parallel import AXES, ShardingRow, mesh_shape, sharding_table
@@ -99,8 +100,8 @@ class Local(NamedTuple):
 
   Attributes:
     rows: of the batch.
-    tokens: rows times their length, of which each device of `context` has a
-      part.
+    tokens: rows times their length, inserted landmarks included, of which each
+      device of `context` has a part.
     tensor: devices that share each matrix product.
     size: bytes of the compute type.
   """
@@ -195,7 +196,8 @@ def local_share(cfg: Config, stage: StageConfig, mesh: AbstractMesh) -> Local:
   sizes = dict(mesh.shape)
   split = sizes["data"] * sizes["fsdp"] * cfg.train.grad_accum_steps
   rows = math.ceil(stage.batch_size / split)
-  tokens = rows * math.ceil(stage.seq_len / sizes["context"])
+  length = stream_length(cfg.model, stage.seq_len)
+  tokens = rows * math.ceil(length / sizes["context"])
   size = jax.numpy.dtype(cfg.model.compute_dtype).itemsize
   return Local(rows, tokens, sizes["tensor"], size)
 
@@ -247,6 +249,7 @@ def _insides(
 ) -> tuple[list[float], float, float]:
   """Bytes per token inside each block, the encoder, a group's read."""
   hsa, lengths = cfg.hsa, executed_lengths(cfg, stage.seq_len, backend)
+  rows = stream_length(cfg, stage.seq_len)
   heads = 2 * (cfg.num_heads + cfg.num_kv_heads) * cfg.head_dim
   score = copies * 4 * cfg.num_heads / local.tensor
 
@@ -259,7 +262,7 @@ def _insides(
   layers = []
   for mixer, own, mlp in layers_of(cfg, 0, depth):
     kind = MIXERS[mixer]
-    keys = kind.stored_keys(own, stage.seq_len, backend) * kind.heads(own)
+    keys = kind.stored_keys(own, rows, backend) * kind.heads(own)
     mlp_dim = own.mlp_dim if mlp is Mlp.GATED else 0
     layers.append(
       inside(kind.widths(own), mlp_dim, streams)
@@ -271,10 +274,8 @@ def _insides(
   encoder = hsa.encoder_layers * layer * (1 + 1 / hsa.chunk_size)
   own = 2 * cfg.num_heads * cfg.head_dim
   keys = hsa.chunk_size * lengths.slots
-  if lengths.slots > hsa.top_k and dense_recomputes(
-    stage.seq_len, cfg.num_heads
-  ):
+  if lengths.slots > hsa.top_k and dense_recomputes(rows, cfg.num_heads):
     # The last tile sees all chunks; the mean is over all tiles.
-    keys = dense_tile(stage.seq_len)
+    keys = dense_tile(rows)
   mlp_dim = 0 if hsa.residual is Residual.PLAIN else cfg.mlp_dim
   return layers, encoder, inside(own, mlp_dim) + score * keys

@@ -16,6 +16,12 @@ from hsa_jax.config import TrainConfig
 from hsa_jax.data.pipeline import Batch
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.hsa import SequenceMemory
+from hsa_jax.models.marks import (
+  asks_ahead,
+  stream_chunk,
+  stream_length,
+  stream_stride,
+)
 from hsa_jax.ops.select import retrieval_scores
 from hsa_jax.parallel import local_parts, place_batch
 from hsa_jax.training import schedule
@@ -97,7 +103,8 @@ def selection_stats(
 
   Args:
     search: of one group; the rows may have any number of chunks, none as well.
-    own_chunk: index of the chunk that each retrieving token lies in.
+    own_chunk: index of the chunk that each token or landmark which retrieves
+      lies in.
   """
   index, _, valid = search.found
   nats, share = _entropies(search)
@@ -136,8 +143,10 @@ def look(
   )
   carry = model.init_upper_carry(rows, length)
   model.upper(hidden, memory, carry, position=0)
-  retrieving = jnp.arange(0, length, hsa.tokens_per_retrieval)
-  own = retrieving // hsa.chunk_size
+  cfg, stride = model.cfg, stream_stride(model.cfg)
+  first = stride - 1 if asks_ahead(cfg) else 0
+  retrieving = jnp.arange(first, stream_length(cfg, length), stride)
+  own = retrieving // stream_chunk(cfg)
   return [selection_stats(search, own) for search in memory.searches]
 
 

@@ -105,8 +105,8 @@ def test_wrong_type_names_both_types(source, line):
 @pytest.mark.parametrize(
   ("value", "line"),
   [
-    ("clss", "'clss': must be one of cls, mean; did you mean 'cls'?"),
-    (7, "7: must be one of cls, mean"),
+    ("clss", "'clss': must be one of cls, mean, token; did you mean 'cls'?"),
+    (7, "7: must be one of cls, mean, token"),
   ],
 )
 def test_bad_enum_lists_the_choices(value, line):

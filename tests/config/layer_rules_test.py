@@ -54,6 +54,16 @@ def test_good_patterns(layers):
   ("source", "line"),
   [
     (
+      config({"mixer": "full", "position": "alibi"}),
+      "model.layers[0].position = 'alibi': is for windows; use"
+      " 'absolute_rope', or 'none'",
+    ),
+    (
+      config(position="alibi", window_implementation="splash"),
+      "model.window_implementation = 'splash': the kernel adds nothing to its"
+      " logits, and position = 'alibi' does; use 'auto' or 'banded'",
+    ),
+    (
       config({"mixer": "full"}),
       "model.layers[0].position = 'relative_rope': is for windows; the keys of"
       " a full layer are rotated once, by their absolute position: use"

@@ -66,6 +66,27 @@ def test_defaults_are_valid():
     ),
     (hsa(sink=2), "model.hsa.sink = 2: must be 0 or 1"),
     (
+      hsa(landmark="token", tokens_per_retrieval=8),
+      "model.hsa.tokens_per_retrieval = 8: with model.hsa.landmark = 'token' it"
+      " must be model.hsa.chunk_size = 64, so that landmark tokens ask, or 1",
+    ),
+    (
+      hsa(landmark_projection=False, landmark_dim=512),
+      "model.hsa.landmark_dim = 512: without model.hsa.landmark_projection it"
+      " must be model.embed_dim = 1024",
+    ),
+    (
+      hsa(num_groups=3, groups_per_retrieval=2),
+      "model.hsa.groups_per_retrieval = 2: must divide model.hsa.num_groups ="
+      " 3; nearest: 1",
+    ),
+    (
+      {"model": {"num_upper_layers": 0, "hsa": {"num_groups": 2}}},
+      "model.hsa.num_groups = 2: each group needs an upper layer,"
+      " model.num_upper_layers = 0; or none has one, with"
+      " model.hsa.block_window",
+    ),
+    (
       hsa(weighting="softmax", top_k=1),
       "model.hsa.top_k = 1: with softmax weights the retriever gets no"
       " gradient; use 'stick_breaking' or top_k >= 2",
@@ -194,7 +215,8 @@ def test_random_haystack_is_for_copying_only(task):
     ({"task": "vt", "chain_length": 0}, "chain_length = 0: must be at least 1"),
     (
       {"task": "niah", "chain_length": 2},
-      "chain_length = 2: only task = 'vt' has chains; leave it out",
+      "chain_length = 2: only task = 'vt' and 'gca_hops' have chains; leave it"
+      " out",
     ),
     (
       {"task": "vt", "num_needles": 6, "num_questions": 3},

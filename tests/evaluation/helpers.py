@@ -12,8 +12,11 @@ from hsa_jax.config import (
   Config,
   DataConfig,
   HsaConfig,
+  Landmark,
   MeshConfig,
   ModelConfig,
+  Position,
+  Weighting,
 )
 from hsa_jax.data.corpora import Corpus, Document
 from hsa_jax.data.store import TokenStore, build_store
@@ -61,6 +64,18 @@ def model_config(model: dict | None = None, **hsa) -> ModelConfig:
   """The tiny model with some fields changed."""
   memory = dataclasses.replace(HSA, **hsa)
   return dataclasses.replace(MODEL, hsa=memory, **(model or {}))
+
+
+# Landmark tokens retrieve, and two groups read what each finds (GCA).
+LANDMARKS = model_config(
+  {"num_upper_layers": 0, "position": Position.ALIBI},
+  num_groups=2,
+  groups_per_retrieval=2,
+  block_window=True,
+  landmark=Landmark.TOKEN,
+  tokens_per_retrieval=HSA.chunk_size,
+  weighting=Weighting.SOFTMAX,
+)
 
 
 @functools.cache

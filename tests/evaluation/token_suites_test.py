@@ -15,6 +15,7 @@ from hsa_jax.data.sample import render
 from hsa_jax.evaluation import FlagError, forced, generated
 from hsa_jax.evaluation.copying import SUITE as COPYING
 from hsa_jax.evaluation.cost import Cost
+from hsa_jax.evaluation.gca import SUITE as GCA
 from hsa_jax.evaluation.hsa_ruler import SUITE as HSA_RULER
 from hsa_jax.evaluation.lengths import SampleCount
 from hsa_jax.evaluation.mqar import SUITE as MQAR
@@ -27,7 +28,7 @@ from .helpers import make_session
 
 FORCED = [
   (suite, task)
-  for suite in (HSA_RULER, PASSKEY, MQAR, COPYING)
+  for suite in (HSA_RULER, PASSKEY, GCA, MQAR, COPYING)
   for task in suite.tasks
   if task != "passkey_text"
 ]
@@ -96,6 +97,7 @@ def test_one_wrong_token_is_wrong(monkeypatch, session, suite, task):
     (COPYING, "copy_span", 128, 254, 1 / 127),
     (COPYING, "induction", 128, 254, 1 / 127),
     (PASSKEY, "passkey_ids", 0, 255, 1 / 256),
+    (GCA, "gca_passkey", 0, 255, 1 / 256),
   ],
 )
 def test_guessing_scores_chance(
@@ -265,3 +267,29 @@ def test_a_vocabulary_too_small_is_told(session):
   asked = asked_of(ids)._replace(tokenizer=tokenizer)
   with pytest.raises(FlagError, match="needs ids above 100"):
     HSA_RULER.check(asked)
+
+
+@pytest.mark.parametrize("length", [1_500, 1_503, 1_505])
+@pytest.mark.parametrize(
+  ("task", "scored"), [("gca_passkey", 1), ("gca_keys", 1), ("gca_hops", 2)]
+)
+def test_gca_answers_begin_with_the_second_token_of_a_chunk(
+  session, task, scored, length
+):
+  """Chunks of 4; the same needles as where every id is scored."""
+  samples = []
+  for name in (task, f"{task}_all"):
+    asked = asking(session, name, lengths=(length,))
+    (job,) = GCA.jobs(asked_of(asked))
+    make = GCA.sample_maker(asked, job)
+    samples += [[make(number) for number in range(4)]]
+  for one, other in zip(*samples, strict=True):
+    tokens, first = render(one), int(one.answer.positions[0])
+    assert len(tokens) == one.length == length and first % 4 == 1
+    assert one.answer.gold.tolist() == tokens[one.answer.positions].tolist()
+    assert tokens[one.answer.sources].tolist() == one.answer.gold.tolist()
+    assert len(one.answer.gold) == scored
+    whole = other.answer.gold
+    step = len(whole) // scored
+    assert whole[::step].tolist() == one.answer.gold.tolist()
+    assert one.recipe["names"] == other.recipe["names"]

@@ -8,7 +8,12 @@ import pytest
 
 from hsa_jax.inference import Prefill, decode, generate, prefill_decoder
 from hsa_jax.memory import DeviceMemory, HostMemory
-from tests.evaluation.helpers import build_model, model_config, random_tokens
+from tests.evaluation.helpers import (
+  LANDMARKS,
+  build_model,
+  model_config,
+  random_tokens,
+)
 
 CHUNK = 4
 BATCH = 2
@@ -21,6 +26,7 @@ CASES = {
     tokens_per_retrieval=3, window_overlap="exclude", residual="standard"
   ),
   "absolute_positions": model_config({"position": "absolute_rope"}),
+  "landmark_tokens": LANDMARKS,
   "control": model_config(num_groups=0),
 }
 

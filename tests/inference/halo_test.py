@@ -17,12 +17,18 @@ from hsa_jax.inference import (
   read_context,
 )
 from hsa_jax.memory import HostMemory
-from tests.evaluation.helpers import build_model, model_config, random_tokens
+from tests.evaluation.helpers import (
+  LANDMARKS,
+  build_model,
+  model_config,
+  random_tokens,
+)
 
 BATCH = 2
 CASES = {
   "memory": model_config(),
   "absolute_positions": model_config({"position": "absolute_rope"}),
+  "landmark_tokens": LANDMARKS,
   "control": model_config(num_groups=0),
 }
 

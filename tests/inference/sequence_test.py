@@ -8,7 +8,12 @@ import pytest
 
 from hsa_jax.inference import HaloPrefill, Prefill, read_sequence
 from hsa_jax.memory import HostMemory
-from tests.evaluation.helpers import build_model, model_config, random_tokens
+from tests.evaluation.helpers import (
+  LANDMARKS,
+  build_model,
+  model_config,
+  random_tokens,
+)
 
 LENGTH = 75
 BATCH = 2
@@ -17,6 +22,7 @@ CASES = {
   "blocks_of_queries": model_config(
     tokens_per_retrieval=3, window_overlap="exclude"
   ),
+  "landmark_tokens": LANDMARKS,
   "absolute_control": model_config({"position": "absolute_rope"}, num_groups=0),
 }
 
@@ -59,6 +65,7 @@ def prefill_of(name: str, segment: int) -> Prefill:
     # Segments begin in the middle of a block of tokens.
     ("blocks_of_queries", 4),
     ("blocks_of_queries", 20),
+    ("landmark_tokens", 12),
     ("absolute_control", 20),
   ],
 )

@@ -14,6 +14,7 @@ from hsa_jax.config import (
   BlockForm,
   GlaConfig,
   HsaConfig,
+  Landmark,
   LayerConfig,
   Mamba2Config,
   Mixer,
@@ -86,6 +87,11 @@ VARIANTS = {
   "block_window": {"block_window": True},
   "untied": {"tie_embeddings": False},
   "blocks_of_queries": {"tokens_per_retrieval": 4},
+  "landmark_token": {"landmark": "token"},
+  "landmarks_ask": {"landmark": "token", "tokens_per_retrieval": 8},
+  "unprojected": {"landmark_projection": False},
+  "shared_retrieval": {"num_groups": 2, "groups_per_retrieval": 2},
+  "windows_of_reads": {"num_upper_layers": 0, "block_window": True},
   "full": {"layers": (FULL,)},
   "stick_breaking": {"layers": (STICK,), "num_groups": 0},
   "hybrid": {"layers": (LayerConfig(), PLAIN, FULL), "num_groups": 0},
@@ -172,6 +178,40 @@ def test_a_parallel_block_by_hand():
   assert counts.total == flops.count_parameters(variant(**form)).total - 3 * 32
   parts = flops.flops_per_token(cfg, 1).useful_parts
   assert parts["lower"] == 3 * (2 * (heads + mlp) + 4 * 24 * 1)
+
+
+def test_landmark_tokens_by_hand():
+  """Twenty tokens are two chunks of 8, and 22 rows with their landmarks.
+
+  Of the landmarks the first sees no chunk and the second one, which the last
+  four rows read; windows of 12 have 1 + .. + 11 + 11 * 12 keys.
+  """
+  cfg = variant(
+    num_upper_layers=0,
+    num_groups=2,
+    groups_per_retrieval=2,
+    block_window=True,
+    landmark=Landmark.TOKEN,
+    landmark_projection=False,
+    landmark_dim=32,
+    tokens_per_retrieval=8,
+  )
+  parts = flops.flops_per_token(cfg, 20).useful_parts
+  window = 22 * 2 * 32 * 12 * 6 + 4 * 24 * (66 + 11 * 12)
+  mlp = 22 * 6 * 32 * 56
+  read = 22 * 4 * 32 * 24 + 4 * 24 * 8 * 4
+  encoder = 2 * 9 * (2 * 32 * 12 * 6 + 4 * 24 * 9 + 6 * 32 * 40)
+  by_hand = {
+    "lower": 2 * (window + mlp),
+    "encoder": encoder,
+    "chunking": 16 * 4 * 32 * 12,
+    "retrieval": 2 * 32,
+    "reads": 2 * (window + read + mlp),
+    "upper": 0,
+    "head": 20 * 2 * 32 * 48,
+  }
+  for part, operations in by_hand.items():
+    assert 20 * parts[part] == pytest.approx(operations), part
 
 
 @pytest.mark.parametrize(

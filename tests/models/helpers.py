@@ -11,12 +11,15 @@ from flax import nnx
 from hsa_jax.config import (
   GlaConfig,
   HsaConfig,
+  Landmark,
   LayerConfig,
   Mamba2Config,
   Mixer,
   Mlp,
   ModelConfig,
   Position,
+  RetrievalHeads,
+  Weighting,
 )
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.hsa import SequenceMemory
@@ -69,6 +72,27 @@ def tiny(**changes) -> ModelConfig:
   return dataclasses.replace(TINY, hsa=hsa, **of_model)
 
 
+# Two retrievals, each read by two layers; what GCA and DRT ask for.
+DRT = tiny(
+  num_lower_layers=1,
+  num_upper_layers=0,
+  position=Position.ALIBI,
+  qk_norm=False,
+  hsa_num_groups=4,
+  hsa_groups_per_retrieval=2,
+  hsa_block_window=True,
+  hsa_landmark=Landmark.TOKEN,
+  hsa_tokens_per_retrieval=TINY.hsa.chunk_size,
+  hsa_landmark_projection=False,
+  hsa_landmark_dim=TINY.embed_dim,
+  hsa_retrieval_heads=RetrievalHeads.SINGLE,
+  hsa_weighting=Weighting.SOFTMAX,
+  hsa_sink=1,
+  hsa_qk_norm=False,
+  hsa_encoder_prenorm=True,
+)
+
+
 @functools.cache
 def build(cfg: ModelConfig, seed: int = 0) -> LanguageModel:
   """One model per configuration, shared by all tests: do not change it."""
@@ -108,6 +132,38 @@ def upper(model, hidden, chunks, position):
   carry = model.init_upper_carry(*hidden.shape[:2])
   memory = SequenceMemory(chunks)
   return model.upper(hidden, memory, carry, position=position)[0]
+
+
+def stretches(model, tokens, cuts):
+  """Both decoders in pieces that begin at the cuts, states carried along."""
+  batch, length = tokens.shape
+  lower, upper = model.init_carry(batch, length), None
+  upper = model.init_upper_carry(batch, length)
+  hidden, outputs = [], []
+  places = list(zip([0, *cuts], [*cuts, length], strict=True))
+  for start, stop in places:
+    reuse = model.num_reused(start, stop - start)
+    part, lower = lower_stretch(
+      model, tokens[:, start:stop], lower, start, reuse=reuse
+    )
+    hidden.append(part)
+  memory = encode(model, jnp.concatenate(hidden, axis=1))
+  for part, (start, stop) in zip(hidden, places, strict=True):
+    reuse = model.num_reused(start, stop - start)
+    part, upper = upper_stretch(model, part, memory, upper, start, reuse=reuse)
+    outputs.append(part)
+  return jnp.concatenate(outputs, axis=1)
+
+
+@functools.partial(jax.jit, static_argnames="reuse")
+def lower_stretch(model, tokens, carry, position, *, reuse):
+  return model.lower(tokens, carry, position=position, reuse=reuse)
+
+
+@functools.partial(jax.jit, static_argnames="reuse")
+def upper_stretch(model, hidden, chunks, carry, position, *, reuse):
+  memory = SequenceMemory(chunks)
+  return model.upper(hidden, memory, carry, position=position, reuse=reuse)
 
 
 def assert_close(got, expected, tolerance: float = 1e-5) -> None:

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from hsa_jax.ops import reference
-from hsa_jax.ops.window import window_attention
+from hsa_jax.ops.window import (
+  alibi_slopes,
+  choose_window,
+  window_attention,
+)
 
 
 def inputs(length, past=0, heads=4, kv_heads=2, dim=8):
@@ -85,6 +89,57 @@ def test_a_limit_narrows_the_window():
   got = window_attention(query, key, value, window=32, limit=jnp.int32(5))
   expected = window_attention(query, key, value, window=5)
   np.testing.assert_allclose(got, expected, atol=2e-6)
+
+
+def slopes():
+  return jnp.asarray(alibi_slopes(4))
+
+
+def test_alibi_by_hand():
+  """Head h of N falls by 2^(-8 (h + 1) / N) a token."""
+  np.testing.assert_allclose(alibi_slopes(4), [1 / 4, 1 / 16, 1 / 64, 1 / 256])
+  query = jnp.zeros((1, 3, 4, 3))
+  value = jnp.broadcast_to(jnp.eye(3)[None, :, None], (1, 3, 4, 3))
+  got = window_attention(query, value, value, window=3, slopes=slopes())
+  share = np.exp(-np.arange(3)[::-1] / 4)
+  np.testing.assert_allclose(got[0, 2, 0], share / share.sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("length", "past"), [(5, 0), (33, 7), (70, 40)])
+def test_alibi_of_bands_is_that_of_the_mask(length, past):
+  qkv = inputs(length, past)
+
+  def loss(query, key, value, implementation):
+    out = window_attention(
+      query,
+      key,
+      value,
+      window=16,
+      slopes=slopes(),
+      implementation=implementation,
+    )
+    return jnp.sum(jnp.sin(out)), out
+
+  gradient = jax.jit(
+    jax.grad(loss, argnums=(0, 1, 2), has_aux=True), static_argnums=3
+  )
+  for a, b in zip(
+    jax.tree.leaves(gradient(*qkv, "banded")),
+    jax.tree.leaves(gradient(*qkv, "reference")),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, b, atol=3e-6)
+
+
+def test_splash_refuses_alibi():
+  with pytest.raises(ValueError, match="adds nothing to its logits"):
+    window_attention(
+      *inputs(4), window=2, slopes=slopes(), implementation="splash"
+    )
+  choice = choose_window(
+    "auto", platform="tpu", length=512, has_limit=False, has_slopes=True
+  )
+  assert choice.name == "banded" and "ALiBi" in choice.reason
 
 
 def test_unknown_implementation_is_an_error():

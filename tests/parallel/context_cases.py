@@ -4,6 +4,7 @@ Rows are odd in length, parts end inside windows, and a window is longer than a
 part.
 """
 
+import dataclasses
 import itertools
 import math
 
@@ -31,7 +32,7 @@ from hsa_jax.ops import reference
 from hsa_jax.ops.loss import cross_entropy
 from hsa_jax.ops.window import window_attention
 from hsa_jax.parallel import AXES, make_mesh, place_batch, tree_shardings
-from tests.models.helpers import tiny
+from tests.models.helpers import DRT, tiny
 
 ROWS, LENGTH = 8, 53
 MESHES = [
@@ -57,6 +58,7 @@ MODELS = {
     hsa_window_overlap=WindowOverlap.EXCLUDE,
     hsa_landmark_norm=True,
   ),
+  "landmark_tokens": dataclasses.replace(DRT, window_size=9),
   "window_only": tiny(window_size=21, hsa_num_groups=0),
 }
 

@@ -20,6 +20,9 @@ from hsa_jax.data.tokens.variables import after_last_comma
 from .cases import (
   COPIES,
   FWE,
+  GCA_HOPS,
+  GCA_KEYS,
+  GCA_PASSKEY,
   MQAR,
   PASSKEY,
   TOKENIZER,
@@ -148,6 +151,47 @@ def test_passkey_is_hidden_and_its_last_id_asked_for():
   question = TOKENIZER.encode("|What is the passkey? The passkey is").tolist()
   assert tokens[-11 - len(question) :] == [*question, *value, 256]
   assert sample.answer.gold.tolist() == value[-1:]
+
+
+@pytest.mark.parametrize(
+  ("source", "needle", "question", "width"),
+  [
+    (GCA_PASSKEY, ("|The passkey is:", "|"), "? The passkey is", 10),
+    (GCA_KEYS, ("magic numbers for ", " is ", "|"), "number for ", 5),
+    (GCA_HOPS, ("|DEF ", "->", "|"), "|TRACE ", 5),
+  ],
+)
+def test_needles_of_gca_hold_the_answer(source, needle, question, width):
+  """Found in the rendered ids alone: from the question along the needles."""
+  for seed in range(10):
+    sample = draw(source, seed)
+    ids = render(sample).tolist()
+    head, *rest = (TOKENIZER.encode(part).tolist() for part in needle)
+    stated = []
+    for at in range(len(ids)):
+      names, place = [], at + len(head)
+      if ids[at:place] != head:
+        continue
+      for part in rest:
+        names.append(tuple(ids[place : place + width]))
+        place += width + len(part)
+        if ids[place - len(part) : place] != part:
+          names = []
+          break
+      stated += [names] if names else []
+    assert len(stated) == source.num_needles
+    asking = TOKENIZER.encode(question).tolist()
+    ends = [i for i in range(len(ids)) if ids[i - len(asking) : i] == asking]
+    place, want = ends[-1], []
+    if source is GCA_PASSKEY:
+      want = [stated[0][0]]
+    else:
+      links, at = dict(stated), tuple(ids[place : place + width])
+      for _ in range(1 if source is GCA_KEYS else 2):
+        at = links[at]
+        want.append(at)
+    assert sample.answer.gold.tolist() == [i for name in want for i in name]
+    assert ids[-1] == 256
 
 
 def test_mqar_queries_are_answered_by_their_pairs():

@@ -5,7 +5,7 @@ import numpy as np
 from hsa_jax.config import Haystack, Needle, SourceConfig, Task
 from hsa_jax.data.rng import make_rng
 from hsa_jax.data.tokenizer import load_tokenizer
-from hsa_jax.data.tokens.catalog import make_task
+from hsa_jax.data.tokens.catalog import GCA_HOPS, GCA_KEYS, make_task
 from hsa_jax.data.tokens.layout import evaluation_sample
 from hsa_jax.data.tokens.rings import make_haystacks
 
@@ -41,6 +41,7 @@ MK_MQ = SourceConfig(task=Task.MK_MQ, num_needles=6, num_questions=2)
 VT = SourceConfig(task=Task.VT, num_needles=6)
 FWE = SourceConfig(task=Task.FWE)
 PASSKEY = SourceConfig(task=Task.PASSKEY, haystack=Haystack.NOISE)
+GCA_PASSKEY = SourceConfig(task=Task.GCA_PASSKEY)
 MQAR = SourceConfig(
   task=Task.MQAR, haystack=RANDOM, num_needles=16, num_questions=8
 )
@@ -59,6 +60,13 @@ ALL = [
   SourceConfig(task=Task.VT, num_needles=4, num_questions=3, chain_length=1),
   FWE,
   PASSKEY,
+  GCA_PASSKEY,
+  GCA_KEYS,
+  SourceConfig(task=Task.GCA_MULTI_KEY, num_needles=4, num_questions=4),
+  GCA_HOPS,
+  SourceConfig(
+    task=Task.GCA_HOPS, num_needles=6, num_questions=2, chain_length=3
+  ),
   MQAR,
   *COPIES,
 ]
