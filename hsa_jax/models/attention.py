@@ -132,8 +132,10 @@ def empty_state(blocks: Blocks, batch: int, capacity: int) -> Carry:
   return jax.tree.map(lambda x: jnp.broadcast_to(x, (depth, *x.shape)), one)
 
 
-def recurrent_state(blocks: Blocks, batch: int) -> Carry:
+def recurrent_state(blocks: Blocks | None, batch: int) -> Carry:
   """`empty_state` of recurrent layers alone; None for all others."""
+  if blocks is None:
+    return None
   if isinstance(blocks, Pattern):
     return tuple(recurrent_state(b, batch) for b in blocks.places)
   one = jax.eval_shape(lambda: blocks.attention.init_state(batch, 1))
