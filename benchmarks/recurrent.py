@@ -40,7 +40,7 @@ Call = Callable[[], Any]
 
 def read_flags(arguments: Sequence[str]) -> argparse.Namespace:
   """The command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description="Cost of a row by its length.")
   parser.add_argument("--models", default="mamba2_tiny,full_nope_tiny")
   parser.add_argument("--lengths", default="1K,4K,16K")
   parser.add_argument("--repeats", type=int, default=5)
