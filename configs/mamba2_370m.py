@@ -43,7 +43,9 @@ def build() -> c.Config:
       stages=(stage,),
     ),
     optimizer=c.OptimizerConfig(learning_rate=1.5e-3, warmup_steps=6_000),
-    train=c.TrainConfig(checkpoint_every=1_000, eval_every=1_000),
+    train=c.TrainConfig(
+      checkpoint_every=1_000, eval_every=1_000, grad_accum_steps=4
+    ),
   )
 
 

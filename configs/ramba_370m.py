@@ -71,6 +71,7 @@ def build() -> c.Config:
         reset_every=64,
       ),
     ),
+    mesh=c.MeshConfig(fsdp=2),
   )
 
 

@@ -9,6 +9,7 @@ from hsa_jax.config import (
   Config,
   LayerConfig,
   Mixer,
+  Mlp,
   ModelConfig,
   Position,
   config_hash,
@@ -46,6 +47,16 @@ def test_describes_a_pattern_of_layers(tmp_path, capsys):
   (tmp_path / "config.json").write_text(to_json(Config(model=model)))
   _, out, _ = run(capsys, tmp_path)
   assert "layers       window (relative_rope), full (none), and again" in out
+
+
+def test_describes_recurrent_layers(tmp_path, capsys):
+  """They have no positions, and perhaps no MLP."""
+  mamba = LayerConfig(mixer=Mixer.MAMBA2, mlp=Mlp.NONE)
+  layers = (mamba, LayerConfig(mixer=Mixer.GLA), LayerConfig())
+  cfg = Config(model=ModelConfig(layers=layers))
+  (tmp_path / "config.json").write_text(to_json(cfg))
+  _, out, _ = run(capsys, tmp_path)
+  assert "mamba2 without MLP, gla, window (relative_rope), and again" in out
 
 
 def test_describes_results(tmp_path, capsys):

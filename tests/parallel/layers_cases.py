@@ -1,5 +1,7 @@
 """Layers of every kind on eight devices; run by `layers_test.py`."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,29 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hsa_jax.config import BlockForm, MeshConfig, Norm, Remat, Residual
+from hsa_jax.config import (
+  BlockForm,
+  Config,
+  DataConfig,
+  InitialState,
+  InitialStateConfig,
+  MeshConfig,
+  Norm,
+  OptimizerConfig,
+  Remat,
+  Residual,
+  StageConfig,
+  TrainConfig,
+)
+from hsa_jax.data.pipeline import Batch
+from hsa_jax.models import LanguageModel
 from hsa_jax.ops.full import full_attention
 from hsa_jax.ops.stick import stick_breaking_attention
-from hsa_jax.parallel import make_mesh
+from hsa_jax.parallel import make_mesh, place_batch
+from hsa_jax.training.initial import empty_kept
+from hsa_jax.training.optimizer import make_optimizer
+from hsa_jax.training.state import abstract_state, init_state
+from hsa_jax.training.step import make_train_step
 from tests.models.helpers import FULL, GLA, LOCAL, MAMBA, NOPE, STICK, tiny
 from tests.parallel.context_cases import loss_and_gradients
 
@@ -42,6 +63,49 @@ def test_a_mesh_computes_what_one_device_does(name):
     for (path, leaf), other in zip(leaves, jax.tree.leaves(got), strict=True):
       label = f"{name} {sizes} {jax.tree_util.keystr(path)}"
       np.testing.assert_allclose(other, leaf, atol=1e-5, err_msg=label)
+
+
+def two_steps(sizes):
+  """State passing on a mesh: losses, and what the second step leaves."""
+  model = tiny(layers=(GLA, LOCAL), hsa_num_groups=0)
+  stage = StageConfig(num_steps=2, seq_len=12, batch_size=8)
+  passing = InitialStateConfig(mode=InitialState.STATE_PASSING, segments=2)
+  cfg = Config(
+    model=model,
+    data=DataConfig(stages=(stage,)),
+    train=TrainConfig(initial_state=passing, grad_accum_steps=2),
+    optimizer=OptimizerConfig(warmup_steps=0),
+  )
+  count = math.prod(sizes)
+  mesh = make_mesh(MeshConfig(*sizes), devices=jax.devices()[:count])
+  tx = make_optimizer(cfg.optimizer, num_steps=2)
+
+  def build(rngs):
+    return LanguageModel(model, rngs=rngs)
+
+  abstract = abstract_state(build, tx, mesh=mesh, kept=empty_kept(cfg))
+  rows = np.random.default_rng(1).integers(0, 40, (2, 8, 13), np.int32)
+  ones, losses = np.ones((8, 12), np.float32), []
+  with jax.set_mesh(mesh):
+    state = init_state(build, tx, seed=0, abstract=abstract)
+    run = jax.jit(make_train_step(cfg, tx, mesh=mesh))
+    for row in rows:
+      batch = Batch(row[:, :-1], row[:, 1:], ones, 0 * ones)
+      state, metrics = run(state, Batch(*place_batch(tuple(batch), mesh)))
+      losses.append(float(metrics.loss_nats))
+  memory = abstract.kept.states.lower[0].memory
+  return losses, jax.device_get(state.kept), memory.sharding.spec
+
+
+def test_states_are_passed_on_any_mesh():
+  want, kept, _ = two_steps((1, 1, 1, 1))
+  got, others, spec = two_steps((2, 2, 1, 2))
+  assert spec == P(("data", "fsdp"), None, None, "tensor", None, None)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  pairs = zip(jax.tree.leaves(kept), jax.tree.leaves(others), strict=True)
+  for one, other in pairs:
+    assert np.abs(one).max() > 1e-4
+    np.testing.assert_allclose(other, one, atol=1e-4)
 
 
 @pytest.mark.parametrize("op", [full_attention, stick_breaking_attention])

@@ -11,8 +11,13 @@ from hsa_jax.config import (
   BlockForm,
   Config,
   DataConfig,
+  GlaConfig,
   HsaConfig,
+  InitialState,
+  InitialStateConfig,
+  LayerConfig,
   MeshConfig,
+  Mixer,
   ModelConfig,
   Remat,
   StageConfig,
@@ -69,6 +74,21 @@ def test_whole_parameters_are_those_of_the_built_model():
   assert got.parameters == got.gradients == whole_parameters()
   # Two moments like the parameters, and two counters.
   assert got.optimizer == 2 * got.parameters + 8
+
+
+def test_states_that_a_step_leaves_to_the_next_are_counted():
+  """Sixteen rows over eight devices, two layers with a head of 8 x 4 each."""
+  layers = (LayerConfig(mixer=Mixer.GLA), LayerConfig())
+  gla = GlaConfig(num_heads=1, expand_keys=0.25, expand_values=0.125)
+  plain = config(layers=layers, gla=gla)
+  passing = dataclasses.replace(
+    plain,
+    train=TrainConfig(
+      initial_state=InitialStateConfig(mode=InitialState.STATE_PASSING)
+    ),
+  )
+  kept = needed(passing).optimizer - needed(plain).optimizer
+  assert kept == 2 * 2 * (8 * 4) * 4
 
 
 def test_split_parameters_by_hand():
