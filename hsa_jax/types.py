@@ -94,6 +94,18 @@ class RecurrentState(NamedTuple):
   tails: tuple[jax.Array, ...]
 
 
+class RowStates(NamedTuple):
+  """States of all recurrent layers of a model, as carries; None elsewhere.
+
+  Attributes:
+    lower: of the lower decoder.
+    groups: of each group of the upper one.
+  """
+
+  lower: Any
+  groups: tuple[Any, ...]
+
+
 # What layers remember between two stretches, stacked on a leading layer axis;
 # where layers of a stack differ, a tuple with an item for each place of their
 # pattern. Whose state it is, its mixer knows.

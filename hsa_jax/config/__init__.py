@@ -48,7 +48,12 @@ from hsa_jax.config.layers import (
   lower_layers,
 )
 from hsa_jax.config.override import covers, with_overrides
-from hsa_jax.config.recurrent import GlaConfig, Mamba2Config
+from hsa_jax.config.recurrent import (
+  GlaConfig,
+  InitialState,
+  InitialStateConfig,
+  Mamba2Config,
+)
 from hsa_jax.config.recurrent_rules import RECURRENT
 from hsa_jax.config.rules import fits_devices, validate
 from hsa_jax.config.stage_rules import source_problem
@@ -63,6 +68,8 @@ __all__ = [
   "Guard",
   "Haystack",
   "HsaConfig",
+  "InitialState",
+  "InitialStateConfig",
   "Landmark",
   "Layer",
   "LayerConfig",

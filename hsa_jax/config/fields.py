@@ -12,7 +12,11 @@ import dataclasses
 import enum
 from dataclasses import field
 
-from hsa_jax.config.recurrent import GlaConfig, Mamba2Config
+from hsa_jax.config.recurrent import (
+  GlaConfig,
+  InitialStateConfig,
+  Mamba2Config,
+)
 
 # Such a field is left out of `config_hash` at its default, so that results of
 # older runs still belong to the same configuration.
@@ -276,6 +280,9 @@ class StageConfig:
   # Segments that a row consists of, each drawn by itself: what stands in the
   # earlier ones distracts the later. 1: a row is one sample.
   neg_sampling_group: int = field(default=1, metadata=ADDED_LATER)
+  # Steps that a row goes on through the text, each where the one before ended,
+  # until it begins elsewhere. 1: every row is drawn by itself.
+  stream_steps: int = field(default=1, metadata=ADDED_LATER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,6 +348,9 @@ class TrainConfig:
   diagnose_every: int = field(default=100, metadata=ADDED_LATER)
   # (first, end): steps first .. end - 1 are traced; (): none.
   profile_steps: tuple[int, ...] = field(default=(), metadata=ADDED_LATER)
+  initial_state: InitialStateConfig = field(
+    default=InitialStateConfig(), metadata=ADDED_LATER
+  )
   # Of Weights & Biases, which then gets every metric; "": none.
   wandb_project: str = field(default="", metadata=ADDED_LATER)
 

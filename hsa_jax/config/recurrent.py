@@ -1,6 +1,17 @@
 """Fields of recurrent layers; `fields.py` puts them into the configuration."""
 
 import dataclasses
+import enum
+
+
+class InitialState(enum.StrEnum):
+  """What recurrent layers begin a training row with (arXiv 2507.02782)."""
+
+  ZERO = "zero"
+  RANDOM_NOISE = "random_noise"  # normal, one deviation for all layers
+  FITTED_NOISE = "fitted_noise"  # normal, as final states of each head were
+  STATE_PASSING = "state_passing"  # where another text ended, a step before
+  TBTT = "tbtt"  # where its own text ended; see StageConfig.stream_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,3 +47,17 @@ class GlaConfig:
   gate_rank: int = 16  # inner width of the projection that decays come from
   gate_normalizer: float = 16.0  # log-decays are divided by it
   chunk_size: int = 64  # tokens between two states; not learned
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialStateConfig:
+  """States before the first token, in training; no gradient goes into them."""
+
+  mode: InitialState = InitialState.ZERO
+  noise_std: float = 1.0  # of random_noise
+  fit_decay: float = 0.99  # weight of the past in the means of fitted_noise
+  probability: float = 1.0  # that a row does not begin with zeros after all
+  reset_every: int = 0  # every so many steps all begin with zeros; 0: never
+  # Equal parts of a row; at each of them the layers begin anew, while a memory
+  # of chunks goes on over all of them (RAMba's memory reset).
+  segments: int = 1

@@ -11,6 +11,7 @@ from hsa_jax.config.fields import (
   Residual,
   Schedule,
 )
+from hsa_jax.config.initial_rules import initial_problems
 from hsa_jax.config.layer_rules import layer_problems
 from hsa_jax.config.stage_rules import stage_problems
 from hsa_jax.config.train_rules import training_problems
@@ -48,6 +49,7 @@ def validate(
     *_training(cfg),
     *training_problems(cfg.train, cfg.num_steps),
     *layer_problems(cfg),
+    *initial_problems(cfg),
     *stage_problems(cfg, min_question_len or {}),
     *_mesh(cfg, num_devices),
     *_vocabulary(cfg, tokenizer_vocab_size),

@@ -27,6 +27,7 @@ from hsa_jax.data.errors import StoreError
 from hsa_jax.data.rng import MIX, TRAIN, make_rng
 from hsa_jax.data.sample import cut_ring, render
 from hsa_jax.data.store import TokenStore
+from hsa_jax.data.streams import place_of, read_stream
 from hsa_jax.data.tokenizer import Tokenizer
 from hsa_jax.data.tokens.catalog import MAKERS, SYNTHETIC, make_task
 from hsa_jax.data.tokens.layout import TokenTask
@@ -171,6 +172,9 @@ class TrainData:
     if mixed:
       return
     stage = self._stages[stage_index]
+    if stage.stream_steps > 1:
+      tokens[:] = self._streamed(stage_index, step, row)
+      return
     size = stage.seq_len // stage.neg_sampling_group
     for i in range(stage.neg_sampling_group):
       last = i == stage.neg_sampling_group - 1
@@ -178,6 +182,21 @@ class TrainData:
       # The first segment's stream is that of a row that is one sample.
       rng = make_rng(self._seed, TRAIN, step, row, i)
       self._segment(stage_index, rng, tokens[part], answers[part])
+
+  def _streamed(self, stage_index: int, step: int, row: int) -> np.ndarray:
+    """A row of a stage whose rows go on through the text."""
+    stage = self._stages[stage_index]
+    steps = stage.stream_steps
+    inside = step - int(self._ends[stage_index]) + stage.num_steps
+    return read_stream(
+      self._store.split("train"),
+      place_of(inside, row, rows=stage.batch_size, steps=steps),
+      seed=self._seed,
+      stage=stage_index,
+      row=row,
+      steps=steps,
+      length=stage.seq_len,
+    )
 
   def _segment(
     self,

@@ -21,7 +21,7 @@ from hsa_jax.models.layers import GatedMlp, stack, stream_norm
 from hsa_jax.models.mixers import MIXERS
 from hsa_jax.models.remat import apply_remat, name_input
 from hsa_jax.parallel import split_rows
-from hsa_jax.types import Carry, Limits
+from hsa_jax.types import Carry, Limits, RecurrentState
 
 # Stacks up to this depth are unrolled: a compile-time choice, no layout.
 MAX_UNROLLED_LAYERS = 4
@@ -129,6 +129,16 @@ def empty_state(blocks: Blocks, batch: int, capacity: int) -> Carry:
     return tuple(empty_state(b, batch, capacity) for b in blocks.places)
   one = blocks.attention.init_state(batch, capacity)
   return jax.tree.map(lambda x: jnp.stack([x] * depth_of(blocks)), one)
+
+
+def recurrent_state(blocks: Blocks, batch: int) -> Carry:
+  """`empty_state` of recurrent layers alone; None for all others."""
+  if isinstance(blocks, Pattern):
+    return tuple(recurrent_state(b, batch) for b in blocks.places)
+  one = jax.eval_shape(lambda: blocks.attention.init_state(batch, 1))
+  if not isinstance(one, RecurrentState):
+    return None
+  return empty_state(blocks, batch, 0)
 
 
 def single_layers(

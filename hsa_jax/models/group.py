@@ -93,13 +93,15 @@ class HsaGroup(nnx.Module):
     return x, GroupCarry(cache, layers, last)
 
   def run_layers(
-    self, x: Float[Array, "B T D"], limits: Limits = Limits()
-  ) -> Float[Array, "B T D"]:
-    """The group's own layers on a whole sequence."""
-    out, _ = run_blocks(
-      self.window_blocks, x, None, limits=limits, remat=self.cfg.remat
+    self,
+    x: Float[Array, "B T D"],
+    limits: Limits = Limits(),
+    states: Carry = None,
+  ) -> tuple[Float[Array, "B T D"], Carry]:
+    """The group's own layers on a whole sequence, from states if there are."""
+    return run_blocks(
+      self.window_blocks, x, states, limits=limits, remat=self.cfg.remat
     )
-    return out
 
   def init_carry(self, batch: int, capacity: int = 0) -> GroupCarry:
     """What the group remembers before the first token: nothing."""

@@ -17,6 +17,7 @@ from hsa_jax.models.attention import (
   Blocks,
   build_blocks,
   empty_state,
+  recurrent_state,
   run_blocks,
 )
 from hsa_jax.models.encoder import ChunkEncoder
@@ -34,6 +35,7 @@ from hsa_jax.types import (
   Limits,
   Logits,
   PRNGKey,
+  RowStates,
   Searchable,
   Tokens,
 )
@@ -100,27 +102,67 @@ class LanguageModel(nnx.Module):
     noise_key: PRNGKey | None = None,
   ) -> Hidden:
     """The stream after the last block, before the final norm and the head."""
+    states = RowStates(None, (None,) * len(self.groups))
+    return self._run(tokens, states, limits, noise_key)[0]
+
+  def with_states(
+    self,
+    tokens: Tokens,
+    states: RowStates,
+    *,
+    limits: Limits = Limits(),
+    noise_key: PRNGKey | None = None,
+  ) -> tuple[Logits, RowStates]:
+    """`__call__` with recurrent layers that begin with given states.
+
+    Args:
+      tokens: ids `[B T]`.
+      states: shaped like those of `init_row_states(n * B)`. With n > 1 the
+        layers begin anew at each of `n` equal segments of a row.
+      limits: as in `__call__`.
+      noise_key: as in `__call__`.
+
+    Returns:
+      Logits, and the states after the last token of each row or segment.
+    """
+    hidden, states = self._run(tokens, states, limits, noise_key)
+    return self.head(hidden), states
+
+  def init_row_states(self, rows: int) -> RowStates:
+    """Recurrent states of zeros; None in place of all other layers."""
+    groups = (recurrent_state(g.window_blocks, rows) for g in self.groups)
+    return RowStates(recurrent_state(self.lower_blocks, rows), tuple(groups))
+
+  def _run(
+    self,
+    tokens: Tokens,
+    states: RowStates,
+    limits: Limits,
+    noise_key: PRNGKey | None,
+  ) -> tuple[Hidden, RowStates]:
     length, hsa = tokens.shape[1], self.cfg.hsa
     chunk_size = hsa.chunk_size if hsa.num_groups else 1
     tokens = fill_context(tokens, chunk_size=chunk_size)
-    x, _ = run_blocks(
+    x, lower = run_blocks(
       self.lower_blocks,
       self.embedding(tokens),
-      None,
+      states.lower,
       limits=limits,
       remat=self.cfg.remat,
     )
     if not hsa.num_groups:
-      return x[:, :length]
+      return x[:, :length], RowStates(lower, ())
     encode = apply_remat(lambda encoder, x: encoder(x), self.cfg.remat)
     block = encode(self.encoder, x)
     block = block._replace(landmarks=whole_rows(block.landmarks, tensor=-2))
+    after = []
     for i, group in enumerate(self.groups):
       x = apply_remat(self._read, self.cfg.remat)(
         group.block, split_rows(x), block, limits, self._noise(noise_key, i)
       )
-      x = group.run_layers(x, limits)
-    return x[:, :length]
+      x, one = group.run_layers(x, limits, states.groups[i])
+      after.append(one)
+    return x[:, :length], RowStates(lower, tuple(after))
 
   def _read(
     self,

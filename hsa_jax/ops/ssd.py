@@ -71,41 +71,39 @@ def _chunk(
   key: Float[Array, "B Q G Z"],
   query: Float[Array, "B Q G Z"],
 ) -> tuple[Float[Array, "B N P Z"], Float[Array, "B Q N P"]]:
-  """One chunk; heads stand in their groups, `N = G R`."""
+  """One chunk, its heads in their groups: `[B G R ...]`, N = G R."""
   batch, length, heads, dim = value.shape
   groups = key.shape[2]
 
   def grouped(x: jax.Array, axis: int) -> jax.Array:
-    shape = (*x.shape[:axis], groups, heads // groups, *x.shape[axis + 1 :])
-    return x.reshape(shape)
+    x = jnp.moveaxis(x, axis, 1)
+    return x.reshape(batch, groups, heads // groups, *x.shape[2:])
 
   total = jnp.cumsum(-step * slope[None, None], axis=1)
   state, value = grouped(state, 1), grouped(value, 2)
   step, total = grouped(step, 2), grouped(total, 2)
-  lower = jnp.tri(length, dtype=bool)[None, :, :, None, None]
-  ahead = total[:, :, None] - total[:, None]
+  lower = jnp.tri(length, dtype=bool)[None, None, None]
+  ahead = total[..., :, None] - total[..., None, :]
   decay = jnp.exp(jnp.where(lower, ahead, -jnp.inf))
   scores = jnp.einsum(
-    "blgz,bsgz->blsg", query, key, preferred_element_type=jnp.float32
+    "blgz,bsgz->bgls", query, key, preferred_element_type=jnp.float32
   )
-  mixed = scores[..., None] * decay * step[:, None]
+  mixed = scores[:, :, None] * decay * step[..., None, :]
   out = jnp.einsum(
-    "blsgr,bsgrp->blgrp",
+    "bgrls,bgrsp->bgrlp",
     mixed.astype(value.dtype),
     value,
     preferred_element_type=jnp.float32,
   )
-  before = jnp.einsum("blgz,bgrpz->blgrp", query.astype(jnp.float32), state)
+  before = jnp.einsum("blgz,bgrpz->bgrlp", query.astype(jnp.float32), state)
   out = out + jnp.exp(total)[..., None] * before
-  left = (jnp.exp(total[:, -1:] - total) * step)[..., None]
+  left = (jnp.exp(total[..., -1:] - total) * step)[..., None]
   written = jnp.einsum(
-    "bsgrp,bsgz->bgrpz",
+    "bgrsp,bsgz->bgrpz",
     (left * value).astype(value.dtype),
     key,
     preferred_element_type=jnp.float32,
   )
-  state = jnp.exp(total[:, -1])[..., None, None] * state + written
-  return (
-    state.reshape(batch, heads, dim, -1),
-    out.reshape(batch, length, heads, dim),
-  )
+  state = jnp.exp(total[..., -1])[..., None, None] * state + written
+  out = jnp.moveaxis(out.reshape(batch, heads, length, dim), 1, 2)
+  return state.reshape(batch, heads, dim, -1), out

@@ -15,9 +15,17 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-Rule = tuple[str, tuple[str | None, ...]]
+from hsa_jax.parallel.mesh import BATCH_AXES
+
+Axes = str | tuple[str, ...] | None  # of one dimension
+Rule = tuple[str, tuple[Axes, ...]]
 
 RULES: tuple[Rule, ...] = (
+  # What a step keeps for the next: means [L N], then states by row of the
+  # batch, segment and layer, [B n L N ...] and [B n L p F].
+  (r"kept\.fitted", ()),
+  (r"kept.*\.memory", (BATCH_AXES, None, None, "tensor", None, None)),
+  (r"kept.*\.tails", (BATCH_AXES, None, None, None, "tensor")),
   # Vectors first: norms, biases, slopes, the CLS token.
   (r"(norm|bias|scale|slope|gain|cls|sink)", ()),
   # Filters over time [width F], one per channel.
@@ -95,10 +103,15 @@ def partition_spec(
     return P()
   tail = shape[len(shape) - len(axes) :]
   kept = [
-    axis if axis and size % mesh.shape[axis] == 0 else None
+    axis if axis and size % _devices(mesh, axis) == 0 else None
     for axis, size in zip(axes, tail, strict=True)
   ]
   return P(*(None,) * (len(shape) - len(axes)), *kept) if any(kept) else P()
+
+
+def _devices(mesh: Mesh, axes: Axes) -> int:
+  names = (axes,) if isinstance(axes, str) else axes or ()
+  return math.prod(mesh.shape[name] for name in names)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

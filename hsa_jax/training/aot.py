@@ -24,6 +24,7 @@ from hsa_jax.parallel import make_mesh
 from hsa_jax.parallel.chips import Topology
 from hsa_jax.training.collectives import Collective, read_collectives
 from hsa_jax.training.guard import run_optimizer
+from hsa_jax.training.initial import empty_kept
 from hsa_jax.training.program import StepPrograms, abstract_batch
 from hsa_jax.training.state import abstract_state
 
@@ -146,6 +147,7 @@ def compile_step(
     tx,
     mesh=mesh,
     host_optimizer=cfg.train.offload_optimizer,
+    kept=empty_kept(cfg),
   )
   start = time.perf_counter()
   with jax.set_mesh(mesh):

@@ -173,6 +173,7 @@ class Checkpointer:
       fill(abstract.model, loaded[MODEL]),
       fill(abstract.opt_state, loaded[OPTIMIZER], "opt_state."),
       loaded[OPTIMIZER]["step"],
+      fill(abstract.kept, loaded[OPTIMIZER], "kept."),
     )
 
   def set_aside(self, step: int) -> pathlib.Path:
@@ -279,7 +280,8 @@ def _language_model(cfg: Config) -> BuildModel:
 
 def _items(state: TrainState) -> dict[str, dict[str, Any]]:
   """The two items of a checkpoint, each a flat dictionary by array name."""
-  optimizer = named_leaves({"opt_state": state.opt_state, "step": state.step})
+  beside = {"opt_state": state.opt_state, "step": state.step}
+  optimizer = named_leaves({**beside, "kept": state.kept})
   return {MODEL: named_leaves(state.model), OPTIMIZER: optimizer}
 
 

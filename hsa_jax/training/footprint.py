@@ -51,6 +51,7 @@ from hsa_jax.models.mixers import MIXERS
 from hsa_jax.ops.read import dense_recomputes, dense_tile
 from hsa_jax.parallel import AXES, ShardingRow, mesh_shape, sharding_table
 from hsa_jax.training.guard import run_optimizer
+from hsa_jax.training.initial import empty_kept
 from hsa_jax.training.state import TrainState, abstract_state
 
 COPIES = 3  # of logits or scores in float32: values, softmax, gradient
@@ -62,7 +63,8 @@ class Footprint(NamedTuple):
 
   Attributes:
     parameters: float32, exact.
-    optimizer: its state between steps, exact.
+    optimizer: its state between steps, and recurrent states that a step leaves
+      to the next one; exact.
     gradients: float32.
     saved: activations kept for the backward pass.
     head: copies of the logits.
@@ -115,7 +117,8 @@ def state_shapes(cfg: Config) -> TrainState:
   return abstract_state(
     lambda rngs: LanguageModel(cfg.model, rngs=rngs),
     tx,
-    mesh=abstract_mesh((1,) * len(AXES)),  # type: ignore[arg-type]
+    mesh=abstract_mesh((1,) * len(AXES)),  # type: ignore[arg-type],
+    kept=empty_kept(cfg),
   )
 
 
@@ -172,6 +175,7 @@ def footprint(
   parameters = _bytes(state.model, mesh)
   optimizer = _bytes({"opt_state": state.opt_state}, mesh)
   away = optimizer if cfg.train.offload_optimizer else 0
+  optimizer += _bytes({"kept": state.kept}, mesh)
   local = local_share(cfg, stage, mesh)
   saved, left = _saved(cfg.model, stage, local, backend)
   return Footprint(

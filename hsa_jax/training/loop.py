@@ -17,6 +17,7 @@ from hsa_jax.training.checkpoint import Checkpointer
 from hsa_jax.training.console import Console
 from hsa_jax.training.guard import run_optimizer
 from hsa_jax.training.hooks import Hook, Moment
+from hsa_jax.training.initial import empty_kept
 from hsa_jax.training.inputs import Inputs, open_inputs
 from hsa_jax.training.program import StepPrograms
 from hsa_jax.training.reader import Clock, Reader, Sent
@@ -64,7 +65,11 @@ def train(
   console = Console(active=jax.process_index() == 0)
   tx = run_optimizer(cfg)
   abstract = abstract_state(
-    inputs.build, tx, mesh=mesh, host_optimizer=cfg.train.offload_optimizer
+    inputs.build,
+    tx,
+    mesh=mesh,
+    host_optimizer=cfg.train.offload_optimizer,
+    kept=empty_kept(cfg),
   )
   with contextlib.ExitStack() as stack:
     if console.active:

@@ -17,6 +17,7 @@ from hsa_jax.parallel import (
 )
 from hsa_jax.training.checkpoint import tokens_seen
 from hsa_jax.training.guard import run_optimizer
+from hsa_jax.training.initial import empty_kept
 from hsa_jax.training.program import StepPrograms, abstract_batch
 from hsa_jax.training.state import TrainState, abstract_state
 
@@ -60,6 +61,7 @@ def _placed(cfg: Config) -> tuple[Mesh, Any, TrainState]:
     tx,
     mesh=mesh,
     host_optimizer=cfg.train.offload_optimizer,
+    kept=empty_kept(cfg),
   )
   return mesh, tx, state
 

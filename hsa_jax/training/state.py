@@ -23,11 +23,17 @@ class TrainState(NamedTuple):
     model: the NNX module, float32 parameters.
     opt_state: optax state.
     step: optimizer steps done.
+    kept: what a step leaves to the initial states of the next; see `initial`.
   """
 
   model: Any
   opt_state: Any
   step: Int[Array, ""]
+  kept: Any = None
+
+
+def _keep_nothing(model: Any) -> None:
+  del model
 
 
 def _init(build: BuildModel, tx: optax.GradientTransformation, seed: int):
@@ -44,6 +50,7 @@ def abstract_state(
   *,
   mesh: Mesh,
   host_optimizer: bool = False,
+  kept: Callable[[Any], Any] = _keep_nothing,
 ) -> TrainState:
   """Shapes, dtypes and shardings of the state; nothing is computed.
 
@@ -52,11 +59,13 @@ def abstract_state(
     tx: the optimizer.
     mesh: the device mesh.
     host_optimizer: the optimizer's arrays live in host memory.
+    kept: of a model before its first step; see `initial.empty_kept`.
 
   Returns:
     A `TrainState` of `jax.ShapeDtypeStruct` with shardings.
   """
   shapes = jax.eval_shape(_init(build, tx, 0))
+  shapes = shapes._replace(kept=jax.eval_shape(kept, shapes.model))
   shardings = tree_shardings(shapes, mesh)
   if host_optimizer:
     moved = on_host(shardings.opt_state, shapes.opt_state)
@@ -83,5 +92,11 @@ def init_state(
     seed: of the parameters.
     abstract: of `abstract_state`; its shardings are used.
   """
+  init = _init(build, tx, seed)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  return jax.jit(_init(build, tx, seed), out_shardings=shardings)()
+
+  def init_all() -> TrainState:
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract.kept)
+    return init()._replace(kept=zeros)
+
+  return jax.jit(init_all, out_shardings=shardings)()

@@ -15,11 +15,11 @@ from hsa_jax.config import Config, Noise, TrainConfig
 from hsa_jax.data.pipeline import Batch
 from hsa_jax.ops import loss as loss_lib
 from hsa_jax.parallel import batch_sharding
-from hsa_jax.training import schedule
+from hsa_jax.training import initial, schedule
 from hsa_jax.training.guard import GuardReading, read_guard
 from hsa_jax.training.state import TrainState
 from hsa_jax.training.token_hash import token_hash
-from hsa_jax.types import Limits
+from hsa_jax.types import Limits, RowStates
 
 
 class StepMetrics(NamedTuple):
@@ -78,22 +78,28 @@ def batch_loss(
   model: Any,
   batch: Batch,
   noise_key: jax.Array | None = None,
+  states: RowStates | None = None,
   *,
   totals: Totals,
   answer_weight: float,
   limits: Limits,
-) -> tuple[Float[Array, ""], Sums]:
-  """The objective's share of one micro-batch, and its sums.
+) -> tuple[Float[Array, ""], tuple[Sums, RowStates | None]]:
+  """The objective's share of one micro-batch, its sums, its final states.
 
   Args:
     model: maps tokens `[B T]` to float32 logits `[B T V]`.
     batch: a micro-batch; arrays `[B T]`.
     noise_key: of the selection noise; None for none.
+    states: that recurrent layers begin with, of `initial.begin`; None: zeros.
     totals: of the whole batch, so that shares add up to the mean.
     answer_weight: of the mean answer loss beside the mean loss of all tokens.
     limits: K and W in force.
   """
-  logits = model(batch.tokens, limits=limits, noise_key=noise_key)
+  options: dict[str, Any] = {"limits": limits, "noise_key": noise_key}
+  if states is None:
+    logits = model(batch.tokens, **options)
+  else:
+    logits, states = initial.run(model, batch.tokens, states, **options)
   targets = jnp.asarray(batch.targets)
   nll = loss_lib.cross_entropy(logits, targets)
   hits = loss_lib.ranked_first(logits, targets) * batch.answers
@@ -104,7 +110,7 @@ def batch_loss(
   )
   mean = sums.nll / totals.weights
   answer_mean = sums.answer_nll / totals.answers
-  return mean + answer_weight * answer_mean, sums
+  return mean + answer_weight * answer_mean, (sums, states)
 
 
 def accumulate(
@@ -112,38 +118,45 @@ def accumulate(
   model: Any,
   batch: Batch,
   key: Any,
+  states: RowStates | None = None,
   *,
   parts: int,
   mesh: Mesh,
-) -> tuple[Sums, Any]:
-  """Gradients and sums over `parts` micro-batches, one at a time.
+) -> tuple[Sums, Any, RowStates | None]:
+  """Gradients, sums and final states of `parts` micro-batches in turn.
 
   Args:
-    grad_fn: `(model, micro_batch, key) -> ((loss, sums), gradients)`.
+    grad_fn: `(model, micro_batch, key, states) -> ((loss, (sums, states)),
+      gradients)`.
     model: differentiated.
     batch: rows divisible by `parts`.
     key: random key or None; each micro-batch folds in its index.
+    states: initial ones, rows first, or None.
     parts: number of micro-batches.
     mesh: keeps each micro-batch split over the devices.
   """
   if parts == 1:
-    (_, sums), grads = grad_fn(model, batch, key)
-    return sums, grads
+    (_, (sums, after)), grads = grad_fn(model, batch, key, states)
+    return sums, grads, after
 
   def split(x: jax.Array) -> jax.Array:
     # Strided, so that no row leaves its device.
     x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
     return jax.lax.with_sharding_constraint(x, batch_sharding(mesh, leading=1))
 
-  def body(carry: Any, item: Any) -> tuple[Any, None]:
-    index, micro = item
+  def join(x: jax.Array) -> jax.Array:
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+  def body(carry: Any, item: Any) -> tuple[Any, RowStates | None]:
+    index, micro, some = item
     sub = None if key is None else jax.random.fold_in(key, index)
-    (_, sums), grads = grad_fn(model, micro, sub)
-    return jax.tree.map(jnp.add, carry, (sums, grads)), None
+    (_, (sums, after)), grads = grad_fn(model, micro, sub, some)
+    return jax.tree.map(jnp.add, carry, (sums, grads)), after
 
   zero = (Sums(*(jnp.zeros(()),) * 3), jax.tree.map(jnp.zeros_like, model))
-  items = (jnp.arange(parts), jax.tree.map(split, batch))
-  return jax.lax.scan(body, zero, items)[0]
+  items = (jnp.arange(parts), *jax.tree.map(split, (batch, states)))
+  (sums, grads), after = jax.lax.scan(body, zero, items)
+  return sums, grads, jax.tree.map(join, after)
 
 
 def make_train_step(
@@ -175,11 +188,13 @@ def make_train_step(
       answer_weight=cfg.train.answer_loss_weight,
       limits=limits_at(cfg.train, state.step),
     )
-    sums, grads = accumulate(
+    rows = batch.tokens.shape[0]
+    sums, grads, after = accumulate(
       jax.value_and_grad(objective, has_aux=True),
       state.model,
       batch,
       _noise_key(cfg, state.step),
+      initial.begin(cfg, state.kept, state.model, state.step, rows=rows),
       parts=cfg.train.grad_accum_steps,
       mesh=mesh,
     )
@@ -201,7 +216,8 @@ def make_train_step(
       token_hash=token_hash(jnp.asarray(batch.tokens)),
       guard=guard,
     )
-    return TrainState(model, opt_state, state.step + 1), metrics
+    kept = initial.keep(cfg, state.kept, after)
+    return TrainState(model, opt_state, state.step + 1, kept), metrics
 
   return step_fn
 

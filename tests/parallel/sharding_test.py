@@ -30,6 +30,18 @@ MESH = AbstractMesh((2, 2, 1, 2), ("data", "fsdp", "context", "tensor"))
     ("opt_state.1.mu.blocks.up.kernel", (3, 8, 8), P(None, "fsdp", "tensor")),
     ("lower_blocks.mlp_norm.scale", (3, 64), P()),
     ("encoder.cls", (64,), P()),
+    (
+      "kept.states.lower.memory",
+      (8, 1, 3, 4, 8, 6),
+      P(("data", "fsdp"), None, None, "tensor", None, None),
+    ),
+    ("kept.states.lower.memory", (6, 1, 3, 3, 8, 6), P()),
+    (
+      "kept.states.groups.0.1.tails.0",
+      (8, 1, 3, 4, 64),
+      P(("data", "fsdp"), None, None, None, "tensor"),
+    ),
+    ("kept.fitted.lower.mean", (3, 4), P()),
     ("lower_blocks.key_conv.taps", (3, 4, 64), P(None, None, "tensor")),
     ("lower_blocks.attention.log_slope", (3, 8), P()),
     ("lower_blocks.attention.step.kernel", (64, 8), P("fsdp", "tensor")),

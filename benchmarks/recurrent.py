@@ -1,0 +1,150 @@
+"""Cost of a row by its length: recurrent layers beside full attention.
+
+    python benchmarks/recurrent.py
+    python benchmarks/recurrent.py --models=mamba2_tiny,gla_tiny --lengths=1K,4K
+
+Random weights and tokens, one row, the models of `configs/`: seconds of the
+forward pass to the last hidden state and of the gradient of a training loss
+with respect to every parameter. A repeat times every model at every length in
+turn, so that what else the machine does meets all of them. Medians, after one
+run that compiles. Prints a table with the growth from each length to the next,
+and writes JSON with hardware and versions.
+"""
+
+import argparse
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from hsa_jax.evaluation.lengths import format_length, parse_lengths
+from hsa_jax.evaluation.pages import markdown_table
+from hsa_jax.models import LanguageModel
+from hsa_jax.models.flops import count_parameters
+from hsa_jax.ops.loss import cross_entropy
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import measure
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+WORK = ("forward", "gradient")
+Call = Callable[[], Any]
+
+
+def read_flags(arguments: Sequence[str]) -> argparse.Namespace:
+  """The command line."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--models", default="mamba2_tiny,full_nope_tiny")
+  parser.add_argument("--lengths", default="1K,4K,16K")
+  parser.add_argument("--repeats", type=int, default=5)
+  parser.add_argument("--out", default="benchmarks/results")
+  flags = parser.parse_args(arguments)
+  flags.models = flags.models.split(",")
+  flags.lengths = parse_lengths(flags.lengths)
+  return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Measures, prints, writes."""
+  flags = read_flags(sys.argv[1:] if arguments is None else arguments)
+  configs = {
+    name: measure.read_config(str(CONFIGS / f"{name}.py")).model
+    for name in flags.models
+  }
+  calls: dict[tuple[str, str, int], Call] = {}
+  for name, cfg in configs.items():
+    model = jax.jit(lambda cfg=cfg: LanguageModel(cfg, rngs=nnx.Rngs(0)))()
+    for length in flags.lengths:
+      for work, call in make_calls(model, length).items():
+        measure.say(f"compiling {name}, {work}, {format_length(length)}")
+        jax.block_until_ready(call())
+        calls[name, work, length] = call
+  seconds = time_in_turn(calls, repeats=flags.repeats)
+  report = {
+    "hardware": measure.hardware(),
+    "versions": measure.versions(),
+    "repeats": flags.repeats,
+    "parameters": {n: count_parameters(c).total for n, c in configs.items()},
+    "rows": [
+      {"model": name, "work": work, "tokens": length, "seconds": value}
+      for (name, work, length), value in seconds.items()
+    ],
+  }
+  path = measure.write_json(report, flags.out, "recurrent")
+  print(table(report))
+  print(f"\nwritten: {path}")
+
+
+def make_calls(model: LanguageModel, length: int) -> dict[str, Call]:
+  """The two kinds of work on a row of so many tokens."""
+  rng = np.random.default_rng(0)
+  row = rng.integers(0, model.cfg.vocab_size, (1, length + 1), np.int32)
+
+  @jax.jit
+  def forward(model: LanguageModel, row: jax.Array) -> jax.Array:
+    return model.hidden(row[:, :-1])[:, -1]
+
+  @jax.jit
+  @jax.grad
+  def gradient(model: LanguageModel, row: jax.Array) -> jax.Array:
+    return jnp.mean(cross_entropy(model(row[:, :-1]), row[:, 1:]))
+
+  return {
+    "forward": lambda: forward(model, row),
+    "gradient": lambda: gradient(model, row),
+  }
+
+
+def time_in_turn(calls: dict[Any, Call], *, repeats: int) -> dict[Any, float]:
+  """Median seconds of each call; a repeat runs all of them once."""
+  seconds: dict[Any, list[float]] = {key: [] for key in calls}
+  for _ in range(repeats):
+    for key, call in calls.items():
+      start = time.perf_counter()
+      jax.block_until_ready(call())
+      seconds[key].append(time.perf_counter() - start)
+  return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def growth(report: dict[str, Any], model: str, work: str) -> list[float | None]:
+  """Time over that of the length before, by ascending length."""
+  found = {
+    row["tokens"]: row["seconds"]
+    for row in report["rows"]
+    if (row["model"], row["work"]) == (model, work)
+  }
+  times = [found[length] for length in sorted(found)]
+  ratios = [b / a for a, b in zip(times, times[1:], strict=False)]
+  return [None, *ratios]
+
+
+def table(report: dict[str, Any]) -> str:
+  """The report for people."""
+  lengths = sorted({row["tokens"] for row in report["rows"]})
+  seconds = {
+    (row["model"], row["work"], row["tokens"]): row["seconds"]
+    for row in report["rows"]
+  }
+  rows = []
+  for name, count in report["parameters"].items():
+    for work in WORK:
+      cells = []
+      for length, ratio in zip(
+        lengths, growth(report, name, work), strict=True
+      ):
+        text = f"{seconds[name, work, length]:.2f} s"
+        cells.append(text if ratio is None else f"{text} (x {ratio:.2f})")
+      rows.append((f"{name} ({count:,})", work, *cells))
+  header = ("model", "work", *map(format_length, lengths))
+  return f"{measure.describe_machine(report)}\n\n{markdown_table(header, rows)}"
+
+
+if __name__ == "__main__":
+  main()
