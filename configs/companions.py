@@ -20,6 +20,8 @@ import dataclasses
 from configs import (
   full_nope_tiny,
   full_rope_tiny,
+  gla_tiny,
+  mamba2_tiny,
   quickstart,
   quickstart_swa,
   rnope_swa_tiny,
@@ -66,6 +68,8 @@ SYSTEMS = (
     stick_breaking_tiny,
   ),
   ("window", "window", "a sliding window is enough", quickstart_swa),
+  ("mamba2", "recurrent", "a state of constant size is enough", mamba2_tiny),
+  ("gla", "recurrent", "so it is with decays by channel", gla_tiny),
 )
 
 

@@ -25,6 +25,8 @@ FILES = {
   "rnope": "rnope_swa_tiny",
   "stick": "stick_breaking_tiny",
   "window": "quickstart_swa",
+  "mamba2": "mamba2_tiny",
+  "gla": "gla_tiny",
 }
 
 
@@ -37,7 +39,7 @@ def tiny():
 def test_every_size_is_valid(size):
   grid = load_grid(FILE, size)
   found, problems = check(grid, grid.all_cells(), {})
-  assert not problems and len(found) == 7
+  assert not problems and len(found) == 1 + len(FILES)
 
 
 def test_a_cell_is_the_configuration_of_its_file(tiny):
