@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hsa_jax.config import Landmark, Residual, Weighting, WindowOverlap
+from hsa_jax.config import (
+  Landmark,
+  Position,
+  Residual,
+  Weighting,
+  WindowOverlap,
+)
 from tests.models.helpers import build, random_tokens, run, tiny
 
 # Several options at a time: one leak cannot hide another.
@@ -29,6 +35,14 @@ VARIANTS = {
     "hsa_weighting": Weighting.SOFTMAX_DECAY,
     "hsa_tokens_per_retrieval": 3,
     "hsa_residual": Residual.STANDARD,
+    "hsa_block_window": True,
+  },
+  "landmark tokens ask for two groups, ALiBi": {
+    "position": Position.ALIBI,
+    "hsa_landmark": Landmark.TOKEN,
+    "hsa_tokens_per_retrieval": 4,
+    "hsa_groups_per_retrieval": 2,
+    "hsa_weighting": Weighting.SOFTMAX,
     "hsa_block_window": True,
   },
 }
