@@ -27,7 +27,7 @@ from flax import nnx
 from hsa_jax.evaluation.lengths import format_length, parse_lengths
 from hsa_jax.evaluation.pages import markdown_table
 from hsa_jax.models import LanguageModel
-from hsa_jax.models.flops import count_parameters
+from hsa_jax.models.parameters import count_parameters
 from hsa_jax.ops.loss import cross_entropy
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))

@@ -12,7 +12,7 @@ import pytest
 
 from hsa_jax import config as config_lib
 from hsa_jax.config import fields
-from hsa_jax.models.flops import count_parameters
+from hsa_jax.models.parameters import count_parameters
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hsa_jax"

@@ -23,7 +23,7 @@ from hsa_jax.data.tokenizer import Tokenizer, load_tokenizer
 from hsa_jax.evaluation import SUITES, FlagError
 from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.suite import select_suites, task_names
-from hsa_jax.models.flops import count_parameters
+from hsa_jax.models.parameters import count_parameters
 
 TOLERANCE = 0.01  # of the parameters, between a matched cell and the base
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from hsa_jax.ablation.grid import Grid
 from hsa_jax.ablation.resolve import Resolved, changed_fields
 from hsa_jax.ablation.state import Progress, Status
-from hsa_jax.models.flops import count_parameters, flops_per_token
+from hsa_jax.models.flops import flops_per_token
+from hsa_jax.models.parameters import count_parameters
 
 
 def list_cells(grid: Grid, found: Sequence[Resolved]) -> Iterator[str]:

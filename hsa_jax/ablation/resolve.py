@@ -17,7 +17,7 @@ from hsa_jax.config import (
   validate,
   with_overrides,
 )
-from hsa_jax.models.flops import count_parameters, match_parameters
+from hsa_jax.models.parameters import count_parameters, match_parameters
 
 MATCHED_FIELD = "model.mlp_dim"
 SEED_FIELD = "train.seed"

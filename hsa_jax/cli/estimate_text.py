@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from hsa_jax.config import Config, Remat
-from hsa_jax.models.flops import count_parameters, flops_per_token
+from hsa_jax.models.flops import flops_per_token
+from hsa_jax.models.parameters import count_parameters
 from hsa_jax.parallel import ShardingRow
 from hsa_jax.parallel.chips import CHIPS, GIB, Topology
 from hsa_jax.training.aot import Compiled

@@ -25,7 +25,7 @@ from hsa_jax.config import (
 from hsa_jax.data.errors import DataError
 from hsa_jax.data.store import INDEX, TokenStore
 from hsa_jax.evaluation import results
-from hsa_jax.models.flops import count_parameters
+from hsa_jax.models.parameters import count_parameters
 from hsa_jax.training import checkpoint
 from hsa_jax.training.metrics import read_metrics
 from hsa_jax.training.workdir import CONFIG_FILE, WorkdirError, read_config

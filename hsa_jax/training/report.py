@@ -8,7 +8,8 @@ from jax.sharding import Mesh
 
 from hsa_jax.config import Config, StageConfig
 from hsa_jax.models import LanguageModel
-from hsa_jax.models.flops import count_parameters, training_flops_per_token
+from hsa_jax.models.flops import training_flops_per_token
+from hsa_jax.models.parameters import count_parameters
 from hsa_jax.parallel import (
   describe_mesh,
   format_sharding_table,

@@ -15,7 +15,7 @@ from hsa_jax.ablation.check import TOLERANCE, check, unclaimed
 from hsa_jax.ablation.resolve import changed_fields, resolve, resolve_all
 from hsa_jax.config import ConfigError, covers, validate, with_overrides
 from hsa_jax.models import LanguageModel
-from hsa_jax.models.flops import count_parameters
+from hsa_jax.models.parameters import count_parameters
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE = ROOT / "configs" / "ablation.py"

@@ -15,7 +15,7 @@ from hsa_jax.ablation.state import eval_folder, folder_of
 from hsa_jax.cli.override_flag import overridden, read_overrides
 from hsa_jax.config import from_dict
 from hsa_jax.evaluation.lengths import parse_lengths
-from hsa_jax.models.flops import count_parameters
+from hsa_jax.models.parameters import count_parameters
 
 FILE = pathlib.Path(__file__).parents[2] / "configs" / "companions.py"
 FILES = {

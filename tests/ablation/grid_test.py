@@ -21,7 +21,7 @@ from hsa_jax.config import (
   from_dict,
   with_overrides,
 )
-from hsa_jax.models.flops import count_parameters
+from hsa_jax.models.parameters import count_parameters
 
 from .grids import CELLS, NONE, base, grid
 
