@@ -18,12 +18,14 @@ Sizes:    tiny   the files' own; parameters within 1% of the base
 import dataclasses
 
 from configs import (
+  drt_tiny,
   full_nope_tiny,
   full_rope_tiny,
   gla_tiny,
   mamba2_tiny,
   quickstart,
   quickstart_swa,
+  ramba_tiny,
   rnope_swa_tiny,
   stick_breaking_tiny,
 )
@@ -70,6 +72,13 @@ SYSTEMS = (
   ("window", "window", "a sliding window is enough", quickstart_swa),
   ("mamba2", "recurrent", "a state of constant size is enough", mamba2_tiny),
   ("gla", "recurrent", "so it is with decays by channel", gla_tiny),
+  (
+    "ramba",
+    "hierarchical",
+    "a memory of chunks between recurrent layers",
+    ramba_tiny,
+  ),
+  ("drt", "hierarchical", "one retrieval per chunk is enough", drt_tiny),
 )
 
 
@@ -78,7 +87,12 @@ def model_of(file, size: str) -> c.ModelConfig:
   model = c.from_dict(file.get_config(), where=file.__name__).model
   if size == "tiny":
     return model
-  hsa = dataclasses.replace(model.hsa, encoder_mlp_dim=32, landmark_dim=16)
+  hsa = dataclasses.replace(
+    model.hsa,
+    encoder_mlp_dim=32,
+    landmark_dim=16,
+    num_memory_heads=min(model.hsa.num_memory_heads, 2),
+  )
   return dataclasses.replace(
     model,
     embed_dim=16,

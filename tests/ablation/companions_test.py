@@ -27,6 +27,8 @@ FILES = {
   "window": "quickstart_swa",
   "mamba2": "mamba2_tiny",
   "gla": "gla_tiny",
+  "ramba": "ramba_tiny",
+  "drt": "drt_tiny",
 }
 
 

@@ -69,7 +69,13 @@ def test_marks_stand_behind_every_chunk(length, first):
   ]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    name if case is DRT else pytest.param(name, marks=pytest.mark.slow)
+    for name, case in CASES.items()
+  ],
+)
 def test_splits_give_the_answer_of_the_whole(name):
   """Both decoders in the same pieces: one by one, and of uneven lengths."""
   model, tokens = build(CASES[name]), random_tokens(14)
@@ -78,7 +84,14 @@ def test_splits_give_the_answer_of_the_whole(name):
     assert_close(stretches(model, tokens, cuts), want, 2e-5)
 
 
-@pytest.mark.parametrize("cut", range(1, 9))
+@pytest.mark.parametrize(
+  "cut",
+  [
+    1,
+    4,
+    *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 5, 6, 7, 8)),
+  ],
+)
 def test_every_split_point(cut):
   model, tokens = build(DRT), random_tokens(9, batch=2)
   got = stretches(model, tokens, [cut])

@@ -75,6 +75,22 @@ RECURRENT = {
 }
 
 
+def slow(*values):
+  """A case for `make test-slow`: it compiles long and adds no new path."""
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def first_of(values, count):
+  """All of them; those after the first `count` are slow."""
+  return [v if i < count else slow(v) for i, v in enumerate(values)]
+
+
+def one_by_one(names):
+  """Segments of 5 tokens of all, single tokens of the first alone."""
+  first, *others = names
+  return [(first, 1), *((n, 5) for n in names), *(slow(n, 1) for n in others)]
+
+
 def stream(model, tokens, cuts):
   """Lower decoder in pieces; hidden states of the whole sequence."""
   carry, pieces = model.init_carry(*tokens.shape), []
@@ -84,7 +100,7 @@ def stream(model, tokens, cuts):
   return jnp.concatenate(pieces, axis=1)
 
 
-@pytest.mark.parametrize("cut", range(1, 13))
+@pytest.mark.parametrize("cut", first_of(range(1, 13), 4))
 def test_every_split_point(cut):
   model = build(tiny())
   tokens = random_tokens(13, batch=2)
@@ -94,8 +110,7 @@ def test_every_split_point(cut):
   assert_close(got, expected)
 
 
-@pytest.mark.parametrize("segment", [1, 5])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("name", "segment"), one_by_one(VARIANTS))
 def test_segments_of_every_kind(name, segment):
   model = build(tiny(**VARIANTS[name]))
   tokens = random_tokens(LENGTH)
@@ -105,8 +120,7 @@ def test_segments_of_every_kind(name, segment):
   assert_close(got, expected)
 
 
-@pytest.mark.parametrize("segment", [1, 5])
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize(("name", "segment"), one_by_one(PATTERNS))
 def test_segments_through_layers_of_several_kinds(name, segment):
   model = build(tiny(layers=PATTERNS[name]))
   tokens = random_tokens(LENGTH)
@@ -119,8 +133,7 @@ def test_segments_through_layers_of_several_kinds(name, segment):
   assert model.suffix_length(1) is None
 
 
-@pytest.mark.parametrize("segment", [1, 5])
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize(("name", "segment"), one_by_one(RECURRENT))
 def test_segments_through_recurrent_layers(name, segment):
   layers = RECURRENT[name]
   model = build(tiny(layers=layers, hsa_residual=Residual.PLAIN))
@@ -137,8 +150,10 @@ def test_segments_through_recurrent_layers(name, segment):
 @pytest.mark.parametrize(
   ("name", "cut"),
   [
-    *(("all kinds, the pattern cut", cut) for cut in range(1, 9)),
-    *((name, cut) for name in WITHOUT_MEMORY for cut in (1, 6)),
+    ("all kinds, the pattern cut", 3),
+    *(slow("all kinds, the pattern cut", cut) for cut in (1, 2, 4, 5, 6, 7, 8)),
+    *((name, 6) for name in WITHOUT_MEMORY),
+    *(slow(name, 1) for name in WITHOUT_MEMORY),
   ],
 )
 def test_splits_of_every_pattern(name, cut):

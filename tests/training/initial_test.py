@@ -263,7 +263,10 @@ class Crash(Exception):
 @pytest.mark.usefixtures("compile_once")
 @pytest.mark.parametrize(
   ("mode", "streams"),
-  [(InitialState.TBTT, 3), (InitialState.FITTED_NOISE, 1)],
+  [
+    (InitialState.TBTT, 3),
+    pytest.param(InitialState.FITTED_NOISE, 1, marks=pytest.mark.slow),
+  ],
 )
 def test_a_run_resumes_with_what_was_kept(mode, streams, tmp_path):
   """Killed after step 5, it goes on from step 4 to the same losses."""
