@@ -125,8 +125,8 @@ def _alike(found: Sequence[Resolved]) -> Iterator[str]:
 
 def _same(one: Resolved, other: Resolved) -> bool:
   """Whether nothing tells two cells apart, in training or evaluation."""
-  same = one.cell.eval_flags == other.cell.eval_flags
-  return same and one.cfg == other.cfg
+  flags = one.cell.eval_flags == other.cell.eval_flags
+  return flags and one.cell.after == other.cell.after and one.cfg == other.cfg
 
 
 def _undefined(grid: Grid, one: Undefined) -> Iterator[str]:

@@ -41,6 +41,8 @@ def emit(
     train = commands.train_by_name(run, folder_of(workdir, run))
     if run.hash in trained:
       train = []
+    if run.after and run.after.hash not in trained:
+      run = run._replace(after=None)  # Trained before, by another script.
     trained.add(run.hash)
     yield f"# {run.name}, configuration {run.hash}"
     yield from _RUNS[target](run, train, _evaluate(commands, run, workdir))
@@ -72,7 +74,8 @@ def _slurm(run: Run, train: list[str], evaluate: list[str]) -> Iterator[str]:
   name, number = f"--job-name={run.name}", f"id_{run.hash}"
   if train:
     job = shlex.join(["launch/slurm.sh", *train[1:]])
-    yield f'{number}=$(sbatch --parsable {name} "${{NODES[@]}}" {job})'
+    first = f'--dependency="afterok:$id_{run.after.hash}" ' if run.after else ""
+    yield f'{number}=$(sbatch --parsable {name} {first}"${{NODES[@]}}" {job})'
   after = f'--dependency="afterok:${number}"'
   wrapped = shlex.quote(shlex.join([".venv/bin/python", *evaluate[1:]]))
   yield f'sbatch {name}-eval {after} "${{ONE[@]}}" --wrap={wrapped}'
@@ -80,6 +83,8 @@ def _slurm(run: Run, train: list[str], evaluate: list[str]) -> Iterator[str]:
 
 def _gke(run: Run, train: list[str], evaluate: list[str]) -> Iterator[str]:
   if train:
+    if run.after:
+      yield f"# once {workload(run.after)} is trained:"
     yield (
       f'launch/gke.sh "${{CLUSTER[@]}}" --workload={workload(run)} --'
       f" {shlex.join(train[1:])}"

@@ -21,17 +21,19 @@ from typing import NamedTuple
 from hsa_jax.ablation import pinned
 from hsa_jax.ablation.grid import Measure
 from hsa_jax.ablation.pinned import pin
-from hsa_jax.ablation.resolve import SEED_FIELD, Run
+from hsa_jax.ablation.resolve import BEGINNING_FIELD, SEED_FIELD, Run
 from hsa_jax.ablation.state import (
   Status,
   add_event,
   describe_failure,
   eval_folder,
   folder_of,
+  is_locked,
   is_trained,
   locked,
   missing_measures,
 )
+from hsa_jax.config import with_overrides
 
 PINNED = pathlib.Path(pinned.__file__)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -76,19 +78,25 @@ class Commands(NamedTuple):
 
   def train(self, run: Run, folder: pathlib.Path) -> list[str]:
     """`train.py` on the configuration that was resolved, kept in `folder`."""
+    cfg = run.cfg
+    if run.after:
+      begun = str(folder_of(folder.parents[1], run.after))
+      cfg = with_overrides(cfg, {BEGINNING_FIELD: begun})
     return [
       "train.py",
-      f"--config={PINNED}:{pin(folder, run.cfg)}",
+      f"--config={PINNED}:{pin(folder, cfg)}",
       f"--workdir={folder}",
     ]
 
   def train_by_name(self, run: Run, folder: pathlib.Path) -> list[str]:
     """The same from the grid file, as a person would type it."""
+    begun = run.after and folder_of(folder.parents[1], run.after)
     return [
       "train.py",
       f"--config={self.config}:{self.size}/{run.cell.name}",
       *self.overrides,
       f"--config.{SEED_FIELD}={run.seed}",
+      *([f"--config.{BEGINNING_FIELD}={begun}"] if begun else []),
       f"--workdir={folder}",
     ]
 
@@ -127,18 +135,23 @@ class Sweep:
     self._commands, self._workdir = commands, pathlib.Path(workdir)
     self._jobs, self._report = jobs, report
     self._children: set[subprocess.Popen] = set()
+    self._failed: set[str] = set()
+    self._planned: set[str] = set()
     self._guard = threading.Lock()
     self._stopped = threading.Event()
 
   def run(self, tasks: Sequence[Task]) -> list[Outcome]:
     """Works through all tasks; one that fails does not stop the others.
 
-    What another process works on comes last, and is waited for.
+    What another process works on comes last, and is waited for; so does what
+    begins with a run that is not trained yet.
 
     Raises:
       KeyboardInterrupt: after a Ctrl-C or SIGTERM, when all children have
         saved and ended.
     """
+    self._failed.clear()
+    self._planned = {task.run.hash for task in tasks}
     slots: queue.SimpleQueue[int] = queue.SimpleQueue()
     for slot in range(self._jobs):
       slots.put(slot)
@@ -149,6 +162,8 @@ class Sweep:
         outcome = self._work(task, slot, wait)
       finally:
         slots.put(slot)
+      if outcome.status is Status.FAILED:
+        self._failed.add(task.run.hash)
       if outcome.status is not Status.BUSY:
         self._report(outcome)
       return outcome
@@ -174,13 +189,28 @@ class Sweep:
   def _work(self, task: Task, slot: int, wait: bool) -> Outcome:
     folder = folder_of(self._workdir, task.run)
     while not self._stopped.is_set():
+      beginning = self._beginning(task.run)
+      if beginning is Status.FAILED:
+        why = "what it begins with is not trained"
+        return Outcome(task, Status.FAILED, 0.0, why)
       with locked(folder) as lock:
-        if lock is not None:
+        if lock is not None and beginning is Status.DONE:
           return self._both(task, folder, slot, lock)
       if not wait:
         break
       time.sleep(POLL_S)
     return Outcome(task, Status.BUSY, 0.0)
+
+  def _beginning(self, run: Run) -> Status:
+    """Whether what a run begins with is there, is coming, or will not come."""
+    if run.after is None:
+      return Status.DONE
+    folder = folder_of(self._workdir, run.after)
+    if is_trained(folder, run.after):
+      return Status.DONE
+    name = run.after.hash
+    coming = name in self._planned or is_locked(folder)
+    return Status.BUSY if coming and name not in self._failed else Status.FAILED
 
   def _both(
     self, task: Task, folder: pathlib.Path, slot: int, lock: int

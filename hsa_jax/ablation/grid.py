@@ -41,6 +41,9 @@ class Cell:
       agree with those of the base within 1%; see `resolve`.
     eval_flags: further flags of `eval.py` for this cell. Cells that are trained
       alike and measured differently are one run with two evaluations.
+    after: name of the cell whose finished parameters it begins with, seed by
+      seed; "" begins with new ones. So a grid can ask what some further steps
+      change. That cell comes before this one, and runs whenever this one does.
   """
 
   name: str
@@ -49,6 +52,7 @@ class Cell:
   overrides: Mapping[str, Any] = field(default_factory=dict)
   matched: bool = False
   eval_flags: tuple[str, ...] = ()
+  after: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +132,12 @@ class Grid:
     twice = sorted({n for n in names if names.count(n) > 1 or n == BASE})
     problems = [f"cell {name!r}: defined twice" for name in twice]
     known = [BASE, *names]
+    for i, cell in enumerate(self.cells, 1):
+      if cell.after and cell.after not in known[:i]:
+        problems.append(
+          f"cell {cell.name!r}: after = {cell.after!r} names no cell before"
+          f" it{_nearest(cell.after, known[:i])}"
+        )
     for subset, members in {
       **self.subsets,
       "finalists": self.finalists,
@@ -163,7 +173,8 @@ def select(
 ) -> tuple[Cell, ...]:
   """The cells asked for, in the order of the grid; all if nothing is.
 
-  The base is always among them: without it there is nothing to compare with.
+  The base is always among them: without it there is nothing to compare with;
+  so are the cells that others begin with.
 
   Args:
     grid: the grid.
@@ -193,11 +204,11 @@ def select(
   members = [*grid.subsets.get(subset, ()), *cells]
   if not members:
     return everything
-  return tuple(
-    cell
-    for cell in everything
-    if cell.name == BASE or any(belongs(cell.name, m) for m in members)
-  )
+  wanted = {BASE}
+  for cell in reversed(everything):  # those it begins with come before it
+    if cell.name in wanted or any(belongs(cell.name, m) for m in members):
+      wanted |= {cell.name, cell.after}
+  return tuple(cell for cell in everything if cell.name in wanted)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -22,7 +22,8 @@ def list_cells(grid: Grid, found: Sequence[Resolved]) -> Iterator[str]:
     flops = flops_per_token(one.cfg.model, length).useful / 1e6
     share = one.parameters / base - 1
     differs = shorten(changed_fields(grid.base, one.cfg))
-    told = "; ".join(filter(None, (differs, *one.cell.eval_flags)))
+    after = one.cell.after and f"after {one.cell.after}"
+    told = "; ".join(filter(None, (after, differs, *one.cell.eval_flags)))
     yield (
       f"{one.cell.name:{width}}  {one.parameters:11,}  {share:+7.1%}"
       f"  {flops:11.3f}  {told or one.cell.claim}"

@@ -21,6 +21,7 @@ from hsa_jax.models.parameters import count_parameters, match_parameters
 
 MATCHED_FIELD = "model.mlp_dim"
 SEED_FIELD = "train.seed"
+BEGINNING_FIELD = "train.init_from"
 
 
 class Resolved(NamedTuple):
@@ -30,11 +31,13 @@ class Resolved(NamedTuple):
     cell: of the grid.
     cfg: with overrides and matching applied; the seed is the base's.
     parameters: of the model.
+    after: the cell that it begins with; None: with new parameters.
   """
 
   cell: Cell
   cfg: Config
   parameters: int
+  after: "Resolved | None" = None
 
 
 class Run(NamedTuple):
@@ -44,13 +47,16 @@ class Run(NamedTuple):
     cell: what is trained.
     seed: of training.
     cfg: resolved, the seed included.
-    hash: of `cfg`: two cells with one hash are one run.
+    hash: of `cfg` and of what it begins with: two cells with one hash are one
+      run.
+    after: the run whose parameters it begins with; None: with new ones.
   """
 
   cell: Cell
   seed: int
   cfg: Config
   hash: str
+  after: "Run | None" = None
 
   @property
   def name(self) -> str:
@@ -78,7 +84,9 @@ def resolve(
   if cell.matched:
     target = count_parameters(grid.base.model).total
     cfg = _matched(cfg, target, where)
-  return Resolved(cell, cfg, count_parameters(cfg.model).total)
+  before = {one.name: one for one in grid.all_cells()}.get(cell.after)
+  after = resolve(grid, before, extra) if before else None
+  return Resolved(cell, cfg, count_parameters(cfg.model).total, after)
 
 
 def resolve_all(
@@ -96,12 +104,17 @@ def resolve_all(
 
 def make_runs(found: Sequence[Resolved], seeds: Sequence[int]) -> list[Run]:
   """Every cell with every seed; the first seed of all cells comes first."""
-  runs = []
-  for seed in seeds:
-    for cell, cfg, _ in found:
-      seeded = with_overrides(cfg, {SEED_FIELD: seed})
-      runs.append(Run(cell, seed, seeded, config_hash(seeded)))
-  return runs
+  return [_run_of(one, seed) for seed in seeds for one in found]
+
+
+def _run_of(one: Resolved, seed: int) -> Run:
+  cfg = with_overrides(one.cfg, {SEED_FIELD: seed})
+  after = _run_of(one.after, seed) if one.after else None
+  # Where the run lies that it begins with does not make it another one.
+  begun = {BEGINNING_FIELD: after.hash} if after else {}
+  return Run(
+    one.cell, seed, cfg, config_hash(with_overrides(cfg, begun)), after
+  )
 
 
 def changed_fields(base: Config, cfg: Config) -> list[str]:

@@ -253,6 +253,23 @@ def test_what_is_trained_alike_is_emitted_once(capsys, make, target):
   assert sum("hsa_jax.cli.sweep" in line for line in lines) == 2
 
 
+def test_emitted_training_waits_for_what_it_begins_with(capsys, make):
+  later = 'Cell("P", "x", "y", {}, after="A1"),'
+  main([make(later), "--emit=slurm", "--cells=P"])
+  first, second = (
+    line
+    for line in capsys.readouterr().out.splitlines()
+    if "id_" in line[:3]
+    and "my_grid.py:one/P" in line
+    or "my_grid.py:one/A1" in line
+  )
+  number = first.partition("=")[0]
+  assert f'--dependency="afterok:${number}"' in second
+  assert "--config.train.init_from=" in second
+  main([make(later), "--emit=slurm", "--only=P"])
+  assert "--dependency" not in capsys.readouterr().out.split("launch/")[0]
+
+
 def test_workload_names_are_those_that_gke_takes(make):
   arguments = sweep.read_arguments(
     [make('Cell("A4-A_very_LONG_name_of_a_cell.of_a_grid", "x", "y", {}),')]

@@ -1,5 +1,6 @@
 """Runs as processes: what is repeated, what is not, and what a crash leaves."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -136,6 +137,55 @@ def test_one_failure_does_not_stop_the_rest(stand):
   assert statuses(outcomes) == dict.fromkeys(ALL, Status.DONE)
   assert stand.calls().count("train A1-none") == 2
   assert stand.calls().count("train base") == 1
+
+
+LATER = (
+  Cell("P1", "further steps", "they change nothing", {}, after="A1-none"),
+  Cell("P2", "further steps", "nor do these", {}, after="P1"),
+)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_run_begins_when_what_it_begins_with_is_trained(stand, jobs):
+  planned = tasks(grid(cells=(*CELLS, *LATER)))
+  outcomes = sweep(stand, jobs=jobs).run(planned)
+  assert {o.status for o in outcomes} == {Status.DONE}
+  order = [
+    call.split()[1]
+    for call in (stand.root / "calls").read_text().splitlines()
+    if call.startswith("train")
+  ]
+  assert sorted(order) == sorted([*ALL, "P1", "P2"])
+  assert order.index("A1-none") < order.index("P1") < order.index("P2")
+
+
+def test_what_should_follow_a_failure_fails_without_a_call(stand):
+  (stand.root / "fail-A1-none").touch()
+  planned = tasks(grid(cells=(*CELLS, *LATER)))
+  outcomes = {o.task.run.cell.name: o for o in sweep(stand).run(planned)}
+  assert outcomes["P1"].failure == "what it begins with is not trained"
+  assert outcomes["P2"].status is Status.FAILED
+  assert outcomes["base"].status is Status.DONE
+  assert not any("P1" in call or "P2" in call for call in stand.calls())
+
+
+def test_the_beginning_is_part_of_the_command_and_of_the_hash(tmp_path):
+  planned = [t.run for t in tasks(grid(cells=(*CELLS, *LATER)))]
+  base, first, none, one, two = (planned[i] for i in (0, 1, 1, -2, -1))
+  assert none.cfg != one.cfg == base.cfg == two.cfg, "only what comes before"
+  assert len({base.hash, first.hash, one.hash, two.hash}) == 4
+  commands = Commands("configs/mine.py", "test")
+  folder = folder_of(tmp_path, one)
+  folder.mkdir(parents=True)
+  command = commands.train(one, folder)
+  begun = str(folder_of(tmp_path, none))
+  assert (
+    json.loads((folder / "config.json").read_text())["train"]["init_from"]
+    == begun
+  )
+  assert command[-1] == f"--workdir={folder}"
+  by_name = commands.train_by_name(two, folder_of(tmp_path, two))
+  assert f"--config.train.init_from={folder}" in by_name
 
 
 def test_a_new_measure_is_made_of_what_was_trained(stand):

@@ -31,6 +31,22 @@ def cell(name="X", matched=False, **overrides) -> Cell:
   return Cell(name, "axis", "claim", paths, matched)
 
 
+def follower(after: str) -> Cell:
+  return dataclasses.replace(cell("P"), after=after)
+
+
+def test_selection_brings_what_a_cell_begins_with():
+  made = grid(cells=(*CELLS, follower("A2-mean")))
+  names = [one.name for one in select(made, cells=["P"])]
+  assert names == ["base", "A2-mean", "P"]
+  found, problems = check(made, made.all_cells(), {})
+  assert not problems, "the same fields, and another beginning"
+  (alone,) = make_runs([found[-1]], [3])
+  assert alone.after is not None
+  assert alone.after.cell.name == "A2-mean"
+  assert alone.after.seed == 3
+
+
 def test_selection_takes_names_groups_and_subsets():
   names = lambda cells: [c.name for c in cells]  # noqa: E731
   assert names(select(grid())) == ["base", "A1-none", "A1-two", "A2-mean"]
@@ -59,6 +75,8 @@ def test_unknown_names_are_refused(asked, message):
     ({"cells": (*CELLS, cell("base"))}, "'base': defined twice"),
     ({"subsets": {"x": ("A9",)}}, "subset 'x': 'A9' names no cell"),
     ({"finalists": ("A7",)}, "finalists.*'A7' names no cell"),
+    ({"cells": (follower("A1-one"), *CELLS)}, "'P': after = 'A1-one' names no"),
+    ({"cells": (follower("P"), *CELLS)}, "'P': after = 'P' names no cell"),
   ],
 )
 def test_a_malformed_grid_is_refused(changes, message):
