@@ -37,7 +37,7 @@ NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --lengths=$(LENGTHS)
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
   eval-32m ruler-tiny ablation ablation-smoke ablation-report test test-slow test-lm-eval aot lint bench bench-memory \
-  bench-decode bench-data clean
+  bench-decode bench-cost bench-data clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) \
@@ -203,6 +203,9 @@ bench-memory: $(STAMP)  ## Search and read in every home of the memory.
 PRESET ?= tiny
 bench-decode: $(STAMP)  ## Prefill and decode beside full attention; GPU: PRESET=345m.
 	$(RUN) benchmarks/prefill_decode.py --preset=$(PRESET)
+
+bench-cost: $(STAMP)  ## A row of 1K to 16K tokens: every kind of model.
+	$(RUN) benchmarks/cost_by_length.py
 
 TOKENIZERS ?= byte
 bench-data: $(STAMP)  ## Text to tokens to batches, beside what a pod's host eats.

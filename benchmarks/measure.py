@@ -39,12 +39,20 @@ class MatmulRate(NamedTuple):
 
 
 def read_config(path: str) -> Config:
-  """The validated configuration of a config file."""
+  """The validated configuration of a config file.
+
+  It may import others from `configs`.
+  """
   spec = importlib.util.spec_from_file_location("config_of_benchmark", path)
   if spec is None or spec.loader is None:
     sys.exit(f"error: --config={path}: no such Python file")
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  root = str(pathlib.Path(__file__).resolve().parents[1])
+  sys.path.append(root)
+  try:
+    spec.loader.exec_module(module)
+  finally:
+    sys.path.remove(root)
   cfg = from_dict(module.get_config(), where=path)
   validate(cfg, where=path)
   return cfg

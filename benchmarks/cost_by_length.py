@@ -1,14 +1,14 @@
-"""Cost of a row by its length: recurrent layers beside full attention.
+"""Cost of a row by its length: every kind of model beside full attention.
 
-    python benchmarks/recurrent.py
-    python benchmarks/recurrent.py --models=mamba2_tiny,gla_tiny --lengths=1K,4K
+    python benchmarks/cost_by_length.py
+    python benchmarks/cost_by_length.py --models=gla_tiny --lengths=1K,4K
 
 Random weights and tokens, one row, the models of `configs/`: seconds of the
 forward pass to the last hidden state and of the gradient of a training loss
 with respect to every parameter. A repeat times every model at every length in
 turn, so that what else the machine does meets all of them. Medians, after one
 run that compiles. Prints a table with the growth from each length to the next,
-and writes JSON with hardware and versions.
+and writes JSON with hardware and versions, and a plot beside it.
 """
 
 import argparse
@@ -31,9 +31,11 @@ from hsa_jax.models.parameters import count_parameters
 from hsa_jax.ops.loss import cross_entropy
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import curves
 import measure
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+MODELS = "quickstart,drt_tiny,mamba2_tiny,gla_tiny,full_nope_tiny"
 WORK = ("forward", "gradient")
 Call = Callable[[], Any]
 
@@ -43,7 +45,7 @@ def read_flags(arguments: Sequence[str]) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--models", default="mamba2_tiny,full_nope_tiny")
+  parser.add_argument("--models", default=MODELS)
   parser.add_argument("--lengths", default="1K,4K,16K")
   parser.add_argument("--repeats", type=int, default=5)
   parser.add_argument("--out", default="benchmarks/results")
@@ -79,9 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
       for (name, work, length), value in seconds.items()
     ],
   }
-  path = measure.write_json(report, flags.out, "recurrent")
+  path = measure.write_json(report, flags.out, "cost_by_length")
+  picture = draw(report, path.with_suffix(".png"))
   print(table(report))
-  print(f"\nwritten: {path}")
+  print(f"\nwritten: {path}, {picture}")
 
 
 def make_calls(model: LanguageModel, length: int) -> dict[str, Call]:
@@ -125,6 +128,30 @@ def growth(report: dict[str, Any], model: str, work: str) -> list[float | None]:
   times = [found[length] for length in sorted(found)]
   ratios = [b / a for a, b in zip(times, times[1:], strict=False)]
   return [None, *ratios]
+
+
+def draw(report: dict[str, Any], path: pathlib.Path) -> pathlib.Path:
+  """Seconds by length, a panel per kind of work, a line per model."""
+  lengths = sorted({row["tokens"] for row in report["rows"]})
+  panels = []
+  for work in WORK:
+    lines = []
+    for name in report["parameters"]:
+      mine = {
+        row["tokens"]: row["seconds"]
+        for row in report["rows"]
+        if (row["model"], row["work"]) == (name, work)
+      }
+      lines.append(curves.Line(name, lengths, [mine[n] for n in lengths]))
+    panels.append(curves.Panel(work, lines))
+  curves.draw(
+    panels,
+    title=f"one row, {measure.describe_machine(report)}",
+    size="tokens",
+    time="time",
+    path=path,
+  )
+  return path
 
 
 def table(report: dict[str, Any]) -> str:
