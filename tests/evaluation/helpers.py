@@ -1,6 +1,5 @@
 """Tiny models, stores and sessions for the tests of this room."""
 
-import dataclasses
 import functools
 import pathlib
 
@@ -17,6 +16,7 @@ from hsa_jax.config import (
   ModelConfig,
   Position,
   Weighting,
+  with_overrides,
 )
 from hsa_jax.data.corpora import Corpus, Document
 from hsa_jax.data.store import TokenStore, build_store
@@ -61,9 +61,11 @@ MODEL = ModelConfig(
 
 
 def model_config(model: dict | None = None, **hsa) -> ModelConfig:
-  """The tiny model with some fields changed."""
-  memory = dataclasses.replace(HSA, **hsa)
-  return dataclasses.replace(MODEL, hsa=memory, **(model or {}))
+  """The tiny model with some fields changed, read as a config file's are."""
+  paths = {f"model.{name}": value for name, value in (model or {}).items()}
+  paths |= {f"model.hsa.{name}": value for name, value in hsa.items()}
+  cfg = with_overrides(Config(model=MODEL), paths)
+  return cfg.model
 
 
 # Landmark tokens retrieve, and two groups read what each finds (GCA).

@@ -93,14 +93,19 @@ def expected():
 
 
 def check(name, sizes, expected):
-  want_loss, want = expected(name)
-  got_loss, got = loss_and_gradients(MODELS[name], sizes)
-  np.testing.assert_allclose(got_loss, want_loss, atol=1e-5)
+  got = loss_and_gradients(MODELS[name], sizes)
+  assert_same(got, expected(name), f"{name} {sizes}")
+
+
+def assert_same(got, want, label):
+  """Loss and every gradient within 1e-5, and not all of them zeros."""
+  (got_loss, got), (want_loss, want) = got, want
+  np.testing.assert_allclose(got_loss, want_loss, atol=1e-5, err_msg=label)
   leaves = jax.tree_util.tree_leaves_with_path(want)
   assert any(np.abs(leaf).max() > 1e-3 for _, leaf in leaves)
   for (path, leaf), other in zip(leaves, jax.tree.leaves(got), strict=True):
-    label = f"{name} {sizes} {jax.tree_util.keystr(path)}"
-    np.testing.assert_allclose(other, leaf, atol=1e-5, err_msg=label)
+    where = f"{label} {jax.tree_util.keystr(path)}"
+    np.testing.assert_allclose(other, leaf, atol=1e-5, err_msg=where)
 
 
 @pytest.mark.parametrize("sizes", FEW)
