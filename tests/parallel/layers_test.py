@@ -2,17 +2,10 @@
 
 import pathlib
 
-import pytest
-
-from tests.devices import run_cases
-
-CASES = pathlib.Path(__file__).with_name("layers_cases.py")
+from tests.devices import FAST_AND_SLOW, run_cases
 
 
-def test_on_virtual_devices():
-  run_cases(CASES)
-
-
-@pytest.mark.slow  # 25 minutes beside other jobs
-def test_on_every_mesh():
-  run_cases(CASES, which="slow", timeout=3_600)
+@FAST_AND_SLOW
+def test_on_virtual_devices(which):
+  cases = pathlib.Path(__file__).with_name("layers_cases.py")
+  run_cases(cases, which=which, timeout=7200)
