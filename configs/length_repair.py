@@ -24,8 +24,8 @@ SIZES = ("tiny", "smoke")
 STEPS = {"tiny": (2_000, 500), "smoke": (4, 2)}
 SEQ_LEN = 128
 TEXT = {
-  "tiny": Measure("128,512,2K,8K,32K,64K", "16", "ppl", "by_length"),
-  "smoke": Measure("128,512", "2", "ppl", "by_length"),
+  "tiny": Measure("128,512,2K,8K,32K,64K", "16", "ppl", ""),
+  "smoke": Measure("128,512", "2", "ppl", ""),
 }
 REMEMBRANCE = {
   "tiny": Measure("512,2K", "8", "effective_remembrance", ""),

@@ -44,6 +44,7 @@ KEPT = (
   "perplexity",
   "bits_per_byte",
   "attention",
+  "buckets",
 )
 
 
@@ -109,8 +110,10 @@ def write_records(
 
 
 def tables_of(line: Mapping[str, Any]) -> list[Table]:
-  """The tables that a line belongs to."""
+  """The tables by length that a line belongs to."""
   where = (str(line["suite"]), str(line["task"]), str(line["haystack"]))
+  if line.get("buckets"):
+    return []  # By position, in place of length.
   names = ("perplexity",) if "perplexity" in line else FIGURES
   return [Table(*where, n) for n in names if line.get(n) is not None]
 
@@ -135,6 +138,6 @@ def _of_run(workdir: str | os.PathLike[str], run: Run) -> list[dict[str, Any]]:
   if run.cell.eval_flags:
     about["eval_flags"] = " ".join(run.cell.eval_flags)
   return [
-    {**about, **{name: row[name] for name in KEPT if name in row}}
+    {**about, **{n: row[n] for n in KEPT if n in row and row[n] != []}}
     for row in results
   ]

@@ -18,6 +18,7 @@ from hsa_jax.ablation.attention import attention_table
 from hsa_jax.ablation.cells import difference_cell, value_cell
 from hsa_jax.ablation.glance import glance, replace_block
 from hsa_jax.ablation.grid import BASE, Cell, Grid, GridError, select
+from hsa_jax.ablation.positions import position_section
 from hsa_jax.ablation.records import Table, collect, write_records
 from hsa_jax.ablation.resolve import Resolved, Run
 from hsa_jax.ablation.summary import (
@@ -96,7 +97,9 @@ def write_report(
   sections = sections_of(grid, points, subset)
   for section in sections:
     blocks += _section(section, folder, train_length)
-    blocks += attention_table(lines, cells_of(section.points))
+    cells = cells_of(section.points)
+    blocks += attention_table(lines, cells)
+    blocks += position_section(lines, cells, title=section.title, folder=folder)
   if doc:
     replace_block(doc, grid.size, _for_doc(sections, doc, folder))
   return write_pages(folder, "report", blocks)

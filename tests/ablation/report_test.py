@@ -154,6 +154,37 @@ def test_records_stand_in_for_runs_that_are_gone(planted):
   }
 
 
+def by_position(*perplexities: float) -> dict:
+  """A line of whole windows: positions 0 to 1, 2 to 3, 4 to 7, ..."""
+  lasts = [2 ** (i + 1) - 1 for i in range(len(perplexities))]
+  buckets = [
+    {"last": last, "perplexity": value}
+    for last, value in zip(lasts, perplexities, strict=True)
+  ]
+  line = text(lasts[-1] + 1, 4.0)
+  return {**line, "task": "by_position", "buckets": buckets}
+
+
+def test_perplexity_by_position_is_a_mean_over_seeds(planted):
+  made, found, runs, root = planted
+  for run in runs:
+    if run.cell.name in RIGHT:
+      path = folder_of(root / "grid", run) / "eval" / "results.jsonl"
+      with path.open("a") as file:
+        file.write(json.dumps(by_position(9, 3 + run.seed, 2)) + "\n")
+  page = write_report(made, found, runs, root / "grid", root / "out")
+  words = page.read_text()
+  part = words[words.index("### Perplexity by position") :]
+  rows = [line for line in part.splitlines() if line.startswith("| base")]
+  cells = [cell.strip() for cell in rows[0].split("|")[1:-1]]
+  assert cells == ["base", "9.00", "4.00 [1.52, 6.48]", "2.00"]
+  assert "perplexity_by_position_landmarks.png" in part
+  for name in ("landmarks", "other_cells"):
+    picture = root / "out" / f"perplexity_by_position_{name}.png"
+    assert picture.stat().st_size > 5000
+  assert "by_position" not in read_summary(root), "its lengths are no contexts"
+
+
 def test_two_evaluations_of_one_run_are_kept_apart(tmp_path):
   wide = Cell("A9", "K", "K may change", {}, eval_flags=("--batch=2",))
   made = grid(cells=(*CELLS, wide))
