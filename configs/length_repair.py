@@ -21,7 +21,7 @@ from hsa_jax import config as c
 from hsa_jax.ablation import Cell, Grid, Measure, cell_config
 
 SIZES = ("tiny", "smoke")
-STEPS = {"tiny": (2_000, 500), "smoke": (4, 2)}
+STEPS = {"tiny": (1_500, 500), "smoke": (4, 2)}
 SEQ_LEN = 128
 TEXT = {
   "tiny": Measure("128,512,2K,8K,32K,64K", "16", "ppl", ""),
@@ -47,12 +47,12 @@ def stage_of(steps: int, stream_steps: int = 1) -> c.StageConfig:
 
 
 def base_of(size: str) -> c.Config:
-  """Four layers with states of 64 columns, on text."""
+  """Two layers with states of 64 columns, on text."""
   cfg = mamba2_tiny.build()
   steps, _ = STEPS[size]
   model = dataclasses.replace(
     cfg.model,
-    num_lower_layers=4,
+    num_lower_layers=2,
     mamba2=dataclasses.replace(cfg.model.mamba2, state_dim=64),
   )
   if size == "smoke":
