@@ -3,15 +3,22 @@
     python benchmarks/cost_by_length.py
     python benchmarks/cost_by_length.py --models=gla_tiny --lengths=1K,4K
 
-Random weights and tokens, one row, the models of `configs/`: seconds of the
-forward pass to the last hidden state and of the gradient of a training loss
-with respect to every parameter. A repeat times every model at every length in
-turn, so that what else the machine does meets all of them. Medians, after one
-run that compiles. Prints a table with the growth from each length to the next,
-and writes JSON with hardware and versions, and a plot beside it.
+Random weights and tokens, the models of `configs/`: seconds of the forward pass
+to the last hidden state and of the gradient of a training loss with respect to
+every parameter, each block computed again in the backward pass (`remat =
+block`). A call has as many tokens at every length, so more rows of the shorter
+ones, which a processor's caches would flatter otherwise; seconds are per row. A
+repeat times every model at every length in turn, so that what else the machine
+does meets all of them. Medians, after one run that compiles.
+
+Beside them stands what a decoder remembers behind so many tokens and behind 1M:
+states, windows and caches of the layers, and the chunks. Prints tables with the
+growth from each length to the next, and writes JSON with hardware and versions,
+and a plot beside it.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import statistics
 import sys
@@ -24,8 +31,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from hsa_jax.config import Remat
 from hsa_jax.evaluation.lengths import format_length, parse_lengths
 from hsa_jax.evaluation.pages import markdown_table
+from hsa_jax.evaluation.pages.blocks import format_bytes
+from hsa_jax.inference.caches import capacity_of
+from hsa_jax.memory.layout import layout_of_config
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.parameters import count_parameters
 from hsa_jax.ops.loss import cross_entropy
@@ -35,8 +46,11 @@ import curves
 import measure
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-MODELS = "quickstart,drt_tiny,mamba2_tiny,gla_tiny,full_nope_tiny"
+MODELS = (
+  "quickstart,quickstart_swa,drt_tiny,mamba2_tiny,gla_tiny,full_nope_tiny"
+)
 WORK = ("forward", "gradient")
+LONGEST = 1 << 20  # tokens
 Call = Callable[[], Any]
 
 
@@ -59,14 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Measures, prints, writes."""
   flags = read_flags(sys.argv[1:] if arguments is None else arguments)
   configs = {
-    name: measure.read_config(str(CONFIGS / f"{name}.py")).model
+    name: dataclasses.replace(
+      measure.read_config(str(CONFIGS / f"{name}.py")).model, remat=Remat.BLOCK
+    )
     for name in flags.models
   }
+  tokens, memory = max(flags.lengths), []
   calls: dict[tuple[str, str, int], Call] = {}
   for name, cfg in configs.items():
     model = jax.jit(lambda cfg=cfg: LanguageModel(cfg, rngs=nnx.Rngs(0)))()
+    for length in (*flags.lengths, LONGEST):
+      size = remembered(model, length)
+      memory.append({"model": name, "tokens": length, **size})
     for length in flags.lengths:
-      for work, call in make_calls(model, length).items():
+      for work, call in make_calls(model, length, tokens // length).items():
         measure.say(f"compiling {name}, {work}, {format_length(length)}")
         jax.block_until_ready(call())
         calls[name, work, length] = call
@@ -77,9 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     "repeats": flags.repeats,
     "parameters": {n: count_parameters(c).total for n, c in configs.items()},
     "rows": [
-      {"model": name, "work": work, "tokens": length, "seconds": value}
+      {
+        "model": name,
+        "work": work,
+        "tokens": length,
+        "rows": tokens // length,
+        "seconds": value / (tokens // length),
+      }
       for (name, work, length), value in seconds.items()
     ],
+    "memory": memory,
   }
   path = measure.write_json(report, flags.out, "cost_by_length")
   picture = draw(report, path.with_suffix(".png"))
@@ -87,10 +114,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
   print(f"\nwritten: {path}, {picture}")
 
 
-def make_calls(model: LanguageModel, length: int) -> dict[str, Call]:
-  """The two kinds of work on a row of so many tokens."""
+def remembered(model: LanguageModel, length: int) -> dict[str, int]:
+  """Bytes that a decoder of one row keeps behind so many tokens."""
+  cfg, room = model.cfg, capacity_of(length)
+  carry = jax.eval_shape(
+    lambda: (model.init_carry(1, room), model.init_upper_carry(1, room))
+  )
+  layers = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry))
+  chunks = 0
+  if cfg.hsa.num_groups:
+    layout = layout_of_config(cfg, batch=1)
+    each = layout.landmark.itemsize + layout.record.itemsize
+    chunks = length // cfg.hsa.chunk_size * each
+  return {"layer_bytes": layers, "chunk_bytes": chunks}
+
+
+def make_calls(model: LanguageModel, length: int, rows: int) -> dict[str, Call]:
+  """The two kinds of work on rows of so many tokens."""
   rng = np.random.default_rng(0)
-  row = rng.integers(0, model.cfg.vocab_size, (1, length + 1), np.int32)
+  row = rng.integers(0, model.cfg.vocab_size, (rows, length + 1), np.int32)
 
   @jax.jit
   def forward(model: LanguageModel, row: jax.Array) -> jax.Array:
@@ -172,7 +214,22 @@ def table(report: dict[str, Any]) -> str:
         cells.append(text if ratio is None else f"{text} (x {ratio:.2f})")
       rows.append((f"{name} ({count:,})", work, *cells))
   header = ("model", "work", *map(format_length, lengths))
-  return f"{measure.describe_machine(report)}\n\n{markdown_table(header, rows)}"
+  times = markdown_table(header, rows)
+  return f"{measure.describe_machine(report)}\n\n{times}\n\n{sizes(report)}"
+
+
+def sizes(report: dict[str, Any]) -> str:
+  """What each model remembers: its layers, then its chunks."""
+  lengths = sorted({row["tokens"] for row in report["memory"]})
+  rows = []
+  for name in report["parameters"]:
+    mine = {r["tokens"]: r for r in report["memory"] if r["model"] == name}
+    for what in ("layer_bytes", "chunk_bytes"):
+      cells = [format_bytes(mine[length][what]) for length in lengths]
+      if any(mine[length][what] for length in lengths):
+        rows.append((name, what.partition("_")[0] + "s", *cells))
+  header = ("remembers", "in", *map(format_length, lengths))
+  return markdown_table(header, rows)
 
 
 if __name__ == "__main__":
