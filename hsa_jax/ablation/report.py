@@ -101,18 +101,23 @@ def write_report(
     blocks += attention_table(lines, cells)
     blocks += position_section(lines, cells, title=section.title, folder=folder)
   if doc:
-    replace_block(doc, grid.size, _for_doc(sections, doc, folder))
+    words = _for_doc(sections, doc, folder, train_length)
+    replace_block(doc, grid.size, words)
   return write_pages(folder, "report", blocks)
 
 
 def _for_doc(
-  sections: Sequence[Section], doc: str, folder: pathlib.Path
+  sections: Sequence[Section],
+  doc: str,
+  folder: pathlib.Path,
+  train_length: int,
 ) -> list[pages.Block]:
   """The tables at a glance, and where the rest is."""
   blocks: list[pages.Block] = []
   for section in sections:
     title = section.title.capitalize().replace("_", " ")
-    blocks += [pages.Paragraph(f"{title}:"), glance(section.points)]
+    blocks.append(pages.Paragraph(f"**{title}.**"))
+    blocks += glance(section.points, train_length)
   link = os.path.relpath(folder / "report.md", pathlib.Path(doc).parent)
   text = f"Every length, the retrieval and the pictures: [report]({link})."
   return [*blocks, pages.Paragraph(text)]
@@ -188,7 +193,7 @@ def _section(
   scores = [(t, points) for t, points in groups if t.figure == "score"]
   texts = [(t, points) for t, points in groups if t.figure == "perplexity"]
   blocks: list[pages.Block] = [pages.Heading(2, section.title)]
-  blocks.append(glance(section.points))
+  blocks += glance(section.points, train_length)
   blocks += _pictures(section.title, scores, texts, folder, train_length)
   for table, points in groups:
     blocks += [pages.Heading(3, table.title), _values(points)]

@@ -7,11 +7,13 @@ import shutil
 import pytest
 
 from hsa_jax.ablation import Cell, GridError, make_runs, select
+from hsa_jax.ablation.glance import glance
 from hsa_jax.ablation.records import collect, write_records
 from hsa_jax.ablation.report import write_report
 from hsa_jax.ablation.resolve import resolve_all
 from hsa_jax.ablation.state import add_event, eval_folder, folder_of
 from hsa_jax.ablation.summary import summarise
+from hsa_jax.evaluation import pages
 
 from .grids import CELLS, grid
 
@@ -154,6 +156,28 @@ def test_records_stand_in_for_runs_that_are_gone(planted):
   }
 
 
+def test_a_glance_is_near_far_and_farthest():
+  lines = [
+    {**result(length, right), "cell": cell, "seed": 0}
+    for cell, right in (("base", 9), ("A1", 0))
+    for length in (512, 1024, 4096, 65_536, 131_072, 262_144)
+  ]
+  lines += [
+    {**line, "task": "hard", "score": 0.05, "num_correct": 1} for line in lines
+  ]
+  blocks = glance(summarise(lines), train_length=1024)
+  words = [b.text for b in blocks if isinstance(b, pages.Paragraph)]
+  assert [text.split(",")[0] for text in words] == [
+    f"At {length} tokens" for length in ("1K", "64K", "256K")
+  ]
+  assert words[1].endswith("64 times the longest row of training:")
+  for table in (b for b in blocks if isinstance(b, pages.Table)):
+    assert [str(name) for name in table.header] == [
+      *("cell", "seeds", "s_niah", "minus the base"),
+      *("hard, answer tokens", "minus the base"),
+    ]
+
+
 def by_position(*perplexities: float) -> dict:
   """A line of whole windows: positions 0 to 1, 2 to 3, 4 to 7, ..."""
   lasts = [2 ** (i + 1) - 1 for i in range(len(perplexities))]
@@ -247,8 +271,9 @@ def test_a_page_gets_the_tables_between_its_marks(planted):
     write_report(made, found, runs, root / "grid", root / "out", doc=str(page))
   text = page.read_text()
   assert text.startswith("# A page") and text.endswith("after\n")
-  assert "old" not in text and text.count("Landmarks:") == 1
-  assert "| s_niah 1K" in text and "| A1-none" in text
+  assert "old" not in text and text.count("**Landmarks.**") == 1
+  assert "| s_niah" in text and "At 1K tokens" in text
+  assert "| A1-none" in text
   assert "[report](out/report.md)" in text
   page.write_text("# Without marks")
   with pytest.raises(GridError, match="<!-- ablation test -->"):
