@@ -169,7 +169,7 @@ ablation-report: $(STAMP)  ## Remakes the stored report and the findings in the 
 
 # --- development -------------------------------------------------------------
 
-test: $(STAMP)  ## Runs the tests (under 10 minutes on 2 cores).
+test: $(STAMP)  ## Runs the tests (under 15 minutes on 2 cores).
 	$(RUN) -m pytest -n logical
 
 test-slow: $(STAMP)  ## Runs the slow tests too: learning, many devices.

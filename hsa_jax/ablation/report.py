@@ -126,14 +126,14 @@ def _for_doc(
 def sections_of(
   grid: Grid, points: Sequence[Point], subset: str = ""
 ) -> list[Section]:
-  """A section per subset of which something beside the base is finished."""
-  there, shown = cells_of(points), [[BASE]]
+  """A section per subset of which something that no other has is finished."""
+  there, shown = cells_of(points), [{BASE}]
   sections = []
   for name in [subset] if subset else grid.subsets:
     members = [cell.name for cell in select(grid, subset=name)]
     mine = [cell for cell in members if cell in there]
-    if mine and mine not in shown:
-      shown.append(mine)
+    if not any(cells.issuperset(mine) for cells in shown):
+      shown.append(set(mine))
       sections.append(_of_cells(name, points, mine))
   known = {cell for cells in shown for cell in cells}
   rest = [cell for cell in there if cell not in known]
