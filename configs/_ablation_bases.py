@@ -125,17 +125,22 @@ def paper() -> c.Config:
 
 BASES = {"tiny": tiny, "smoke": smoke, "small": small, "paper": paper}
 MEASURES = {
-  "tiny": Measure("1K,4K,16K,64K,256K", "32,16K:16,64K:6,256K:3"),
-  "smoke": Measure("1K,2K", "4"),
-  "small": Measure("2K,8K,32K,128K,512K", "50,32K:20,128K:10"),
-  "paper": Measure("4K,16K,64K,256K,1M", "50,64K:20,1M:10"),
-}
-# Perplexity by position in whole windows.
-POSITIONS = {
-  "tiny": Measure("16K", "8", suites="ppl", tasks="by_position"),
-  "smoke": Measure("1K", "2", suites="ppl", tasks="by_position"),
-  "small": Measure("32K", "8", suites="ppl", tasks="by_position"),
-  "paper": Measure("64K", "8", suites="ppl", tasks="by_position"),
+  "tiny": (
+    Measure("1K,4K,16K,64K,256K", "32,16K:16,64K:6,256K:3"),
+    Measure("16K", "8", suites="ppl", tasks="by_position"),
+  ),
+  "smoke": (
+    Measure("1K,2K", "4"),
+    Measure("1K", "2", suites="ppl", tasks="by_position"),
+  ),
+  "small": (
+    Measure("2K,8K,32K,128K,512K", "50,32K:20,128K:10"),
+    Measure("32K", "8", suites="ppl", tasks="by_position"),
+  ),
+  "paper": (
+    Measure("4K,16K,64K,256K,1M", "50,64K:20,1M:10"),
+    Measure("64K", "8", suites="ppl", tasks="by_position"),
+  ),
 }
 FINALS = {
   "tiny": Measure("1M", "4", suites="hsa_ruler", tasks="s_niah"),

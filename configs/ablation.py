@@ -18,13 +18,7 @@ Sizes:    tiny   minutes a cell on one core; measured, see docs/ablation.md
 
 import dataclasses
 
-from configs._ablation_bases import (
-  BASES,
-  FINALS,
-  MEASURES,
-  POSITIONS,
-  baselines,
-)
+from configs._ablation_bases import BASES, FINALS, MEASURES, baselines
 from hsa_jax import config as c
 from hsa_jax.ablation import Cell, Grid, Undefined, cell_config
 from hsa_jax.config import SourceConfig, Task
@@ -389,7 +383,7 @@ def get_grid(size="tiny") -> Grid:
       *schedules(base),
       *baselines(base),
     ),
-    measures=(MEASURES[size], POSITIONS[size]),
+    measures=MEASURES[size],
     subsets=SUBSETS,
     undefined=undefined(),
     finals=(FINALS[size],),

@@ -3,6 +3,7 @@
 List:     python -m hsa_jax.cli.sweep --config=configs/hops.py --list
 Run:      python -m hsa_jax.cli.sweep --config=configs/hops.py --workdir=runs/hops --seeds=3 --run --jobs=2
 Report:   python -m hsa_jax.cli.sweep --config=configs/hops.py --workdir=runs/hops --seeds=3 --report
+One cell: python train.py --config=configs/hops.py --workdir=runs/hops_base (two retrievals)
 
 The base is `configs/drt_tiny_g2.py`, whose upper layers retrieve one after the
 other; `one` is `configs/drt_tiny.py`, which retrieves once for both. Both are

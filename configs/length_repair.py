@@ -3,6 +3,7 @@
 List:     python -m hsa_jax.cli.sweep --config=configs/length_repair.py --list
 Run:      python -m hsa_jax.cli.sweep --config=configs/length_repair.py --workdir=runs/length_repair --seeds=3 --run --jobs=2
 Report:   python -m hsa_jax.cli.sweep --config=configs/length_repair.py --workdir=runs/length_repair --seeds=3 --report
+One cell: python train.py --config=configs/length_repair.py --workdir=runs/length_repair_base (the base)
 
 The base is trained on rows of 128 bytes that begin with a state of zeros. Every
 other cell begins with the finished base and goes on for 500 steps of the same
