@@ -24,6 +24,7 @@ from hsa_jax.evaluation import SUITES, FlagError
 from hsa_jax.evaluation.lengths import parse_lengths, parse_samples
 from hsa_jax.evaluation.suite import select_suites, task_names
 from hsa_jax.models.parameters import count_parameters
+from hsa_jax.training.beginning import unlike
 
 TOLERANCE = 0.01  # of the parameters, between a matched cell and the base
 
@@ -48,6 +49,7 @@ def check(
   for one in found:
     problems += [f"{one.cell.name}: {line}" for line in _data(one, tokenizers)]
   problems += [*_claims(grid, found, extra), *_alike(found)]
+  problems += _beginnings(found)
   for name in grid.undefined:
     problems += _undefined(grid, name)
   return found, [*problems, *_measures(grid)]
@@ -121,6 +123,15 @@ def _alike(found: Sequence[Resolved]) -> Iterator[str]:
     first = next(o for o in found if _same(o, one))
     if first is not one:
       yield f"{one.cell.name}: the same configuration as {first.cell.name!r}"
+
+
+def _beginnings(found: Sequence[Resolved]) -> Iterator[str]:
+  """The parameters of one cell must fit into what goes on with them."""
+  for one in found:
+    if one.after and one.after.cfg.model != one.cfg.model:
+      for line in unlike(one.after.cfg.model, one.cfg.model)[:1]:
+        name = one.after.cell.name
+        yield f"{one.cell.name}: begins with {name!r}, another model: {line}"
 
 
 def _same(one: Resolved, other: Resolved) -> bool:

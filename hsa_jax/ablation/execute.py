@@ -78,10 +78,7 @@ class Commands(NamedTuple):
 
   def train(self, run: Run, folder: pathlib.Path) -> list[str]:
     """`train.py` on the configuration that was resolved, kept in `folder`."""
-    cfg = run.cfg
-    if run.after:
-      begun = str(folder_of(folder.parents[1], run.after))
-      cfg = with_overrides(cfg, {BEGINNING_FIELD: begun})
+    cfg = with_overrides(run.cfg, beginning(run, folder))
     return [
       "train.py",
       f"--config={PINNED}:{pin(folder, cfg)}",
@@ -90,13 +87,12 @@ class Commands(NamedTuple):
 
   def train_by_name(self, run: Run, folder: pathlib.Path) -> list[str]:
     """The same from the grid file, as a person would type it."""
-    begun = run.after and folder_of(folder.parents[1], run.after)
+    fields = {SEED_FIELD: run.seed, **beginning(run, folder)}
     return [
       "train.py",
       f"--config={self.config}:{self.size}/{run.cell.name}",
       *self.overrides,
-      f"--config.{SEED_FIELD}={run.seed}",
-      *([f"--config.{BEGINNING_FIELD}={begun}"] if begun else []),
+      *(f"--config.{path}={value}" for path, value in fields.items()),
       f"--workdir={folder}",
     ]
 
@@ -110,6 +106,13 @@ class Commands(NamedTuple):
       f"--workdir={eval_folder(folder, run.cell)}",
       *measure.arguments(),
     ]
+
+
+def beginning(run: Run, folder: pathlib.Path) -> dict[str, str]:
+  """The field that names what a run begins with, beside its own folder."""
+  if run.after is None:
+    return {}
+  return {BEGINNING_FIELD: str(folder_of(folder.parents[1], run.after))}
 
 
 class Sweep:
@@ -189,19 +192,20 @@ class Sweep:
   def _work(self, task: Task, slot: int, wait: bool) -> Outcome:
     folder = folder_of(self._workdir, task.run)
     while not self._stopped.is_set():
-      beginning = self._beginning(task.run)
-      if beginning is Status.FAILED:
+      before = self._before(task.run)
+      if before is Status.FAILED:
         why = "what it begins with is not trained"
         return Outcome(task, Status.FAILED, 0.0, why)
-      with locked(folder) as lock:
-        if lock is not None and beginning is Status.DONE:
-          return self._both(task, folder, slot, lock)
+      if before is Status.DONE:
+        with locked(folder) as lock:
+          if lock is not None:
+            return self._both(task, folder, slot, lock)
       if not wait:
         break
       time.sleep(POLL_S)
     return Outcome(task, Status.BUSY, 0.0)
 
-  def _beginning(self, run: Run) -> Status:
+  def _before(self, run: Run) -> Status:
     """Whether what a run begins with is there, is coming, or will not come."""
     if run.after is None:
       return Status.DONE

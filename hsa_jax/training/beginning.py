@@ -54,22 +54,30 @@ def first_state(
       "  fix: set data.tokenizer and data.store to those of the checkpoint"
     )
   if other.model != cfg.model:
-    _check_shapes(cfg.train.init_from, other.model, cfg.model)
+    _check_shapes(cfg.train.init_from, unlike(other.model, cfg.model))
   model, _, _ = load_model(folder, mesh=mesh, build=inputs.build)
   return state._replace(model=model)
 
 
-def _check_shapes(source: str, theirs: ModelConfig, ours: ModelConfig) -> None:
-  """Raises CheckpointError unless parameters agree; options may differ."""
+def unlike(theirs: ModelConfig, ours: ModelConfig) -> list[str]:
+  """A line per parameter that two models do not share; options may differ.
+
+  No array is made, and no device is touched.
+  """
   there, here = _shapes(theirs), _shapes(ours)
-  names = [n for n in {**here, **there} if here.get(n) != there.get(n)]
-  if names:
-    lines = [
-      f"  {n}: {there.get(n, 'none')} there, {here.get(n, 'none')} here"
-      for n in names[:5]
-    ]
-    if len(names) > len(lines):
-      lines.append(f"  and {len(names) - len(lines)} more")
+  return [
+    f"{n}: {there.get(n, 'none')} there, {here.get(n, 'none')} here"
+    for n in {**here, **there}
+    if here.get(n) != there.get(n)
+  ]
+
+
+def _check_shapes(source: str, different: list[str]) -> None:
+  """Raises CheckpointError unless all parameters agree."""
+  if different:
+    lines = [f"  {line}" for line in different[:5]]
+    if len(different) > len(lines):
+      lines.append(f"  and {len(different) - len(lines)} more")
     raise CheckpointError(
       f"train.init_from = {source}: parameters of another model\n"
       + "\n".join(lines)

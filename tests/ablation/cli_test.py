@@ -256,13 +256,8 @@ def test_what_is_trained_alike_is_emitted_once(capsys, make, target):
 def test_emitted_training_waits_for_what_it_begins_with(capsys, make):
   later = 'Cell("P", "x", "y", {}, after="A1"),'
   main([make(later), "--emit=slurm", "--cells=P"])
-  first, second = (
-    line
-    for line in capsys.readouterr().out.splitlines()
-    if "id_" in line[:3]
-    and "my_grid.py:one/P" in line
-    or "my_grid.py:one/A1" in line
-  )
+  lines = capsys.readouterr().out.splitlines()
+  _, first, second = (line for line in lines if "my_grid.py:one/" in line)
   number = first.partition("=")[0]
   assert f'--dependency="afterok:${number}"' in second
   assert "--config.train.init_from=" in second

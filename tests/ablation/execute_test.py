@@ -167,6 +167,7 @@ def test_what_should_follow_a_failure_fails_without_a_call(stand):
   assert outcomes["P2"].status is Status.FAILED
   assert outcomes["base"].status is Status.DONE
   assert not any("P1" in call or "P2" in call for call in stand.calls())
+  assert not list((stand.root / "grid").rglob("P*")), "nothing was begun"
 
 
 def test_the_beginning_is_part_of_the_command_and_of_the_hash(tmp_path):

@@ -36,7 +36,8 @@ def follower(after: str) -> Cell:
 
 
 def test_selection_brings_what_a_cell_begins_with():
-  made = grid(cells=(*CELLS, follower("A2-mean")))
+  later = dataclasses.replace(CELLS[2], name="P", after="A2-mean")
+  made = grid(cells=(*CELLS, later))
   names = [one.name for one in select(made, cells=["P"])]
   assert names == ["base", "A2-mean", "P"]
   found, problems = check(made, made.all_cells(), {})
@@ -45,6 +46,18 @@ def test_selection_brings_what_a_cell_begins_with():
   assert alone.after is not None
   assert alone.after.cell.name == "A2-mean"
   assert alone.after.seed == 3
+
+
+def test_a_cell_must_have_the_model_that_it_begins_with():
+  options = dataclasses.replace(
+    cell("P", model__hsa__top_k=1), after="base"
+  )  # No parameter depends on it.
+  made = grid(cells=(*CELLS, options))
+  assert not check(made, made.all_cells(), {})[1]
+  other = dataclasses.replace(follower("A1-two"), name="Q")
+  made = grid(cells=(*CELLS, other))
+  (problem,) = check(made, made.all_cells(), {})[1]
+  assert problem.startswith("Q: begins with 'A1-two', another model: ")
 
 
 def test_selection_takes_names_groups_and_subsets():

@@ -113,7 +113,7 @@ def test_hsa(sizes, expected):
   check("hsa", sizes, expected)
 
 
-@pytest.mark.parametrize("name", ["nsa", "landmark_tokens", "window_only"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "hsa"])
 def test_other_models(name, expected):
   check(name, (2, 1, 4, 1), expected)
 

@@ -55,7 +55,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", ["above the memory", "mamba2, gla", "ramba"])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_mesh_computes_what_one_device_does(name):
   compare(name, [(2, 2, 1, 2)])
 
