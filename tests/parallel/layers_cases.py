@@ -27,7 +27,12 @@ from hsa_jax.data.pipeline import Batch
 from hsa_jax.models import LanguageModel
 from hsa_jax.ops.full import full_attention
 from hsa_jax.ops.stick import stick_breaking_attention
-from hsa_jax.parallel import make_mesh, place_batch
+from hsa_jax.parallel import (
+  make_mesh,
+  named_leaves,
+  place_batch,
+  sharding_table,
+)
 from hsa_jax.training.initial import empty_kept
 from hsa_jax.training.optimizer import make_optimizer
 from hsa_jax.training.state import abstract_state, init_state
@@ -76,6 +81,33 @@ def compare(name, meshes):
   for sizes in meshes:
     got = loss_and_gradients(MODELS[name], sizes)
     assert_same(got, want, f"{name} {sizes}")
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 1, 2), (1, 8, 1, 1), (1, 1, 1, 8)])
+def test_large_parameters_lie_where_the_table_says(sizes):
+  cfg = tiny(
+    embed_dim=512, mlp_dim=1024, hsa_encoder_mlp_dim=1024, vocab_size=1024
+  )
+  mesh = make_mesh(MeshConfig(*sizes))
+  tx = make_optimizer(OptimizerConfig(), num_steps=1)
+
+  def build(rngs):
+    return LanguageModel(cfg, rngs=rngs)
+
+  abstract = abstract_state(build, tx, mesh=mesh)
+  with jax.set_mesh(mesh):
+    state = init_state(build, tx, seed=0, abstract=abstract)
+  large = 0
+  for tree in (state.model, state.opt_state):
+    leaves = named_leaves({"tree": tree})
+    rows = {row.name: row for row in sharding_table({"tree": tree}, mesh)}
+    for name, leaf in leaves.items():
+      here = leaf.addressable_shards[0].data.nbytes
+      assert here == rows[name].bytes_per_device, name
+      if leaf.nbytes > 1_000_000:
+        large += 1
+        assert here < leaf.nbytes, f"{name} is whole on every device"
+  assert large > 10
 
 
 def two_steps(sizes):
