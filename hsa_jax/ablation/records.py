@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hsa_jax.ablation.grid import Measure
 from hsa_jax.ablation.resolve import Run
 from hsa_jax.ablation.state import (
   eval_folder,
@@ -18,6 +19,7 @@ from hsa_jax.ablation.state import (
   is_trained,
   read_events,
 )
+from hsa_jax.evaluation.lengths import parse_lengths
 from hsa_jax.evaluation.results import latest_results, read_lines
 
 RECORDS = "records.jsonl"
@@ -46,6 +48,10 @@ KEPT = (
   "attention",
   "buckets",
 )
+
+
+# Lines by what was trained and how it was evaluated.
+Stored = dict[tuple[str, str], list[dict[str, Any]]]
 
 
 class Table(NamedTuple):
@@ -85,23 +91,62 @@ def collect(
   Raises:
     ResultsError: for a damaged file.
   """
-  stored: dict[tuple[str, str], list[dict[str, Any]]] = {}
-  for line in read_lines(pathlib.Path(stored_in or workdir) / RECORDS):
-    key = (line["hash"], line.get("eval_flags", ""))
-    stored.setdefault(key, []).append(line)
+  stored = read_stored(stored_in or workdir)
   found = []
   for run in runs:
-    key = (run.hash, " ".join(run.cell.eval_flags))
-    lines = _of_run(workdir, run) or stored.get(key, [])
+    lines = _of_run(workdir, run) or stored.get(_key(run), [])
     found += [{**line, "cell": run.cell.name} for line in lines]
   return found
 
 
+def read_stored(folder: str | os.PathLike[str]) -> Stored:
+  """The lines of a folder's `records.jsonl`; nothing if there is none.
+
+  Raises:
+    ResultsError: for a damaged file.
+  """
+  stored: Stored = {}
+  for line in read_lines(pathlib.Path(folder) / RECORDS):
+    key = (line["hash"], line.get("eval_flags", ""))
+    stored.setdefault(key, []).append(line)
+  return stored
+
+
+def is_stored(stored: Stored, run: Run, measures: Sequence[Measure]) -> bool:
+  """Whether the lines of a run have every suite and length that is asked."""
+  lines = stored.get(_key(run), [])
+  there = {(str(line["suite"]), int(line["length"])) for line in lines}
+  return bool(lines) and all(
+    (suite, length) in there
+    for measure in measures
+    for suite in measure.suites.split(",")
+    for length in parse_lengths(measure.lengths)
+  )
+
+
 def write_records(
-  folder: str | os.PathLike[str], lines: Iterable[Mapping[str, Any]]
+  folder: str | os.PathLike[str],
+  lines: Iterable[Mapping[str, Any]],
+  runs: Iterable[Run],
 ) -> pathlib.Path:
-  """Writes `records.jsonl`, whole or not at all."""
+  """Writes `records.jsonl`, whole or not at all.
+
+  Args:
+    folder: where; what it has of other cells and seeds stays.
+    lines: of the runs.
+    runs: that were asked for: their earlier lines make room.
+
+  Raises:
+    ResultsError: for a damaged file.
+  """
   path = pathlib.Path(folder) / RECORDS
+  asked = {(run.cell.name, run.seed) for run in runs}
+  others = [
+    line
+    for line in read_lines(path)
+    if (line["cell"], line["seed"]) not in asked
+  ]
+  lines = [*others, *lines]
   temporary = path.with_suffix(".tmp")
   text = "".join(json.dumps(line) + "\n" for line in lines)
   temporary.write_text(text, encoding="utf-8")
@@ -116,6 +161,10 @@ def tables_of(line: Mapping[str, Any]) -> list[Table]:
     return []  # By position, in place of length.
   names = ("perplexity",) if "perplexity" in line else FIGURES
   return [Table(*where, n) for n in names if line.get(n) is not None]
+
+
+def _key(run: Run) -> tuple[str, str]:
+  return run.hash, " ".join(run.cell.eval_flags)
 
 
 def _of_run(workdir: str | os.PathLike[str], run: Run) -> list[dict[str, Any]]:

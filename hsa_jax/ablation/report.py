@@ -3,7 +3,8 @@
 report.md, report.html   tables and pictures, a section per subset
 summary.csv              a row per cell, measurement and length
 records.jsonl            what all of it is made from, a line per run and
-measurement; a report can be remade from it alone
+measurement; a report can be remade from it alone. What it has of other
+cells and seeds than those asked for stays
 """
 
 import csv
@@ -63,6 +64,7 @@ def write_report(
   out: str | os.PathLike[str],
   *,
   subset: str = "",
+  stored_in: str | os.PathLike[str] = "",
   doc: str = "",
 ) -> pathlib.Path:
   """Makes the report; returns the path of the Markdown file.
@@ -72,20 +74,21 @@ def write_report(
     found: its cells that are wanted.
     runs: of these.
     workdir: of the grid.
-    out: where the report goes; made if it is not there. Its `records.jsonl`
-      stands in for runs that are not in the workdir any more.
+    out: where the report goes; made if it is not there.
     subset: the only section, if one is named.
+    stored_in: folder whose `records.jsonl` stands in for runs that are not in
+      the workdir; by default `out`.
     doc: Markdown file that gets the tables at a glance between its marks.
 
   Raises:
     GridError: if nothing is finished.
   """
-  lines = collect(workdir, runs, out)
+  lines = collect(workdir, runs, stored_in or out)
   if not lines:
     raise GridError([f"--workdir={workdir}: no run of this grid is finished"])
   folder = pathlib.Path(out)
   folder.mkdir(parents=True, exist_ok=True)
-  write_records(folder, lines)
+  write_records(folder, lines, runs)
   points = summarise(lines)
   write_file(folder / "summary.csv", summary_csv(points))
   blocks: list[pages.Block] = [

@@ -30,6 +30,7 @@ class Status(enum.StrEnum):
   PARTLY = "partly"  # begun, and not finished
   TRAINED = "trained"  # not evaluated, or not everywhere
   DONE = "done"
+  STORED = "stored"  # measured elsewhere; its lines are kept in a folder
   FAILED = "failed"  # its last command failed
   BUSY = "busy"  # a process works on it
 

@@ -12,7 +12,9 @@
              of train.py, then of eval.py; one that fails does not stop the
              others. Kill it whenever you like: the same command goes on, and
              nothing that is finished is repeated. Several of these commands,
-             also on several machines with one file system, share the work
+             also on several machines with one file system, share the work;
+             without one, --stored=DIR leaves out what the records.jsonl of an
+             earlier report has
   --status   what has become of every run
   --report   table, differences to the base, pictures, from what is finished
   --emit     prints the commands for a cluster: shell, slurm or gke
@@ -24,23 +26,15 @@ model belong to the grid file. docs/ablation.md says how to write one.
 Exit codes: 0 finished, 1 some run failed, 2 something to correct, 130 stopped.
 """
 
-import argparse
-import ast
-import dataclasses
-import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from hsa_jax.ablation import (
   Cell,
-  Grid,
   GridError,
   Resolved,
   Run,
-  load_grid,
   make_runs,
-  select,
 )
 from hsa_jax.ablation.check import check
 from hsa_jax.ablation.emit import Target, emit
@@ -50,6 +44,7 @@ from hsa_jax.ablation.listing import (
   list_cells,
   list_progress,
 )
+from hsa_jax.ablation.records import Stored, is_stored, read_stored
 from hsa_jax.ablation.report import write_report
 from hsa_jax.ablation.resolve import resolve_all
 from hsa_jax.ablation.state import (
@@ -60,7 +55,8 @@ from hsa_jax.ablation.state import (
   progress_of,
 )
 from hsa_jax.cli.faults import exit_code
-from hsa_jax.cli.flags import Parser, read_member
+from hsa_jax.cli.flags import read_member
+from hsa_jax.cli.sweep_flags import Arguments, read_arguments
 from hsa_jax.config import ConfigError
 from hsa_jax.data.build import ensure_store
 from hsa_jax.data.errors import DataError
@@ -68,37 +64,10 @@ from hsa_jax.evaluation.lengths import FlagError
 from hsa_jax.evaluation.results import ResultsError, check_writable
 
 INPUT_ERRORS = (FlagError, GridError, ConfigError, DataError, ResultsError)
-_OVERRIDE = re.compile(r"--config\.([^=]+)=(.*)", re.DOTALL)
-ACTIONS = ("list", "check", "run", "status", "report")
 
 
 class RunsFailed(Exception):
   """Some runs failed; the others are finished."""
-
-
-class Arguments(NamedTuple):
-  """The command line.
-
-  Attributes:
-    values: the flags.
-    grid: of the file and size.
-    cells: those asked for.
-    seeds: of training.
-    extra: overrides by path.
-    overrides: the same as flags of `train.py`.
-  """
-
-  values: argparse.Namespace
-  grid: Grid
-  cells: tuple[Cell, ...]
-  seeds: tuple[int, ...]
-  extra: dict[str, Any]
-  overrides: tuple[str, ...]
-
-  @property
-  def workdir(self) -> str:
-    """Of the grid."""
-    return self.values.workdir or f"runs/ablation/{self.grid.size}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   argv = list(sys.argv[1:] if argv is None else argv)
   try:
     return exit_code(
-      lambda: act(read_arguments(argv)),
+      lambda: act(read_arguments(argv, about=str(__doc__))),
       input_errors=INPUT_ERRORS,
       stopped="stopped; finished runs are kept: run the same command to go on",
     )
@@ -150,7 +119,7 @@ def run(arguments: Arguments) -> list[Outcome]:
   Raises:
     GridError, DataError: before anything starts.
   """
-  runs = make_runs(_checked(arguments), arguments.seeds)
+  runs = _not_stored(arguments, make_runs(_checked(arguments), arguments.seeds))
   _prepare(arguments, runs)
   _say_before(arguments, runs)
   teller = Teller(len(runs), arguments.values.jobs)
@@ -163,6 +132,20 @@ def run(arguments: Arguments) -> list[Outcome]:
   outcomes = sweep.run([Task(r, _measures(arguments, r.cell)) for r in runs])
   _print(list_progress(_progress(arguments)))
   return [o for o in outcomes if o.status is Status.FAILED]
+
+
+def _not_stored(arguments: Arguments, runs: Sequence[Run]) -> list[Run]:
+  """Runs to work on: what `--stored` has is left out, unless one begins there.
+
+  Raises:
+    ResultsError: for a damaged file.
+  """
+  stored = _stored(arguments)
+  left = [
+    r for r in runs if not is_stored(stored, r, _measures(arguments, r.cell))
+  ]
+  begun = {r.after.hash for r in left if r.after}
+  return [r for r in runs if r in left or r.hash in begun]
 
 
 def _prepare(arguments: Arguments, runs: Sequence[Run]) -> None:
@@ -205,6 +188,7 @@ def report(arguments: Arguments) -> None:
     arguments.workdir,
     out,
     subset=arguments.values.subset,
+    stored_in=arguments.values.stored,
     doc=arguments.values.doc,
   )
   print(path.read_text(encoding="utf-8"))
@@ -235,76 +219,6 @@ class Teller:
     return f"; ETA {format_seconds(each * left / self._jobs)}"
 
 
-def read_arguments(argv: Sequence[str]) -> Arguments:
-  """Parses the flags and loads the grid.
-
-  Raises:
-    FlagError, GridError: one message each.
-  """
-  values, rest = _parser().parse_known_args(argv)
-  extra, problems = {}, []
-  for argument in rest:
-    match = _OVERRIDE.fullmatch(argument)
-    if match is None:
-      problems.append(f"{argument!r} is not a flag of this command; see --help")
-    else:
-      extra[match[1]] = _value(match[2])
-  if not any(vars(values)[name] for name in (*ACTIONS, "emit")):
-    names = ", ".join(f"--{name}" for name in (*ACTIONS, "emit=WHERE"))
-    problems.append(f"say what to do: {names}")
-  if not values.config:
-    problems.append("--config=FILE is missing, as --config=configs/ablation.py")
-  if values.jobs < 1:
-    problems.append(f"--jobs={values.jobs}: must be at least 1")
-  seeds: tuple[int, ...] = ()
-  try:
-    seeds = read_seeds(values.seeds)
-  except FlagError as error:
-    problems += error.problems
-  if problems:
-    raise FlagError(problems)
-  grid = load_grid(values.config, values.size)
-  if values.finalists:
-    grid = dataclasses.replace(grid, finalists=_names(values.finalists))
-  if values.only:
-    cells = select(grid, cells=_names(values.only))
-    cells = tuple(c for c in cells if c.name in _names(values.only))
-  else:
-    names = _names(values.cells)
-    cells = select(grid, subset=values.subset, cells=names)
-  return Arguments(values, grid, cells, seeds, extra, tuple(rest))
-
-
-def read_seeds(text: str) -> tuple[int, ...]:
-  """`"5"` -> 0..4; `"100,101"` and `"7,"` -> these very seeds.
-
-  Raises:
-    FlagError: for anything else.
-  """
-  parts = [part.strip() for part in text.split(",") if part.strip()]
-  if not parts or not all(part.isdecimal() for part in parts):
-    raise FlagError(
-      [f"--seeds={text}: write how many, as 5, or which, as 100,101 or 7,"]
-    )
-  numbers = tuple(map(int, parts))
-  if "," in text:
-    return tuple(dict.fromkeys(numbers))
-  if numbers[0] < 1:
-    raise FlagError([f"--seeds={text}: needs at least one seed"])
-  return tuple(range(numbers[0]))
-
-
-def _names(text: str) -> tuple[str, ...]:
-  return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _value(text: str) -> Any:
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return {"true": True, "false": False}.get(text, text)
-
-
 def _checked(arguments: Arguments) -> list[Resolved]:
   found, problems = check(arguments.grid, arguments.cells, arguments.extra)
   _refuse(problems)
@@ -329,18 +243,30 @@ def _measures(arguments: Arguments, cell: Cell) -> tuple:
 
 def _progress(arguments: Arguments) -> list[Progress]:
   found, _ = resolve_all(arguments.grid, arguments.cells, arguments.extra)
-  return [
-    progress_of(arguments.workdir, r, _measures(arguments, r.cell))
-    for r in make_runs(found, arguments.seeds)
-  ]
+  stored = _stored(arguments)
+  progress = []
+  for run in make_runs(found, arguments.seeds):
+    measures = _measures(arguments, run.cell)
+    one = progress_of(arguments.workdir, run, measures)
+    if one.status is Status.WAITING and is_stored(stored, run, measures):
+      one = one._replace(status=Status.STORED)
+    progress.append(one)
+  return progress
+
+
+def _stored(arguments: Arguments) -> Stored:
+  folder = arguments.values.stored
+  return read_stored(folder) if folder else {}
 
 
 def _say_before(arguments: Arguments, runs: Sequence[Run]) -> None:
-  done = sum(p.status is Status.DONE for p in _progress(arguments))
+  found = [p.status for p in _progress(arguments)]
+  done, stored = found.count(Status.DONE), found.count(Status.STORED)
   jobs = f", {arguments.values.jobs} at a time" * (arguments.values.jobs > 1)
+  elsewhere = f", {stored} measured elsewhere" * (stored > 0)
   print(
     f"{len(runs)} runs of {len(arguments.cells)} cells in {arguments.workdir}"
-    f"{jobs}; {done} finished before",
+    f"{jobs}; {done} finished before{elsewhere}",
     flush=True,
   )
 
@@ -348,33 +274,6 @@ def _say_before(arguments: Arguments, runs: Sequence[Run]) -> None:
 def _print(lines) -> None:
   for line in lines:
     print(line, flush=True)
-
-
-def _parser() -> Parser:
-  parser = Parser(
-    prog="python -m hsa_jax.cli.sweep",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = parser.add_argument_group("what").add_argument
-  add("--config", default="", help="the grid file")
-  add("--size", default="", help="one of its SIZES; default: the first")
-  add("--subset", default="", help="a named part of the grid; default: all")
-  add("--cells", default="", help="names or groups, as A3-standard,A5")
-  add("--only", default="", help="these cells, without the base")
-  add("--finalists", default="", help="cells of which more is measured")
-  add("--seeds", default="1", help="how many, as 5; or which, as 100,101")
-  add("--workdir", default="", help="default: runs/ablation/SIZE")
-  add("--out", default="", help="of the report; default: WORKDIR/report")
-  add("--doc", default="", help="Markdown file that gets the tables, too")
-  add("--jobs", type=int, default=1, help="runs at a time")
-  do = parser.add_argument_group("to do").add_argument
-  for name in ACTIONS:
-    do(f"--{name}", action="store_true")
-  targets = ", ".join(Target)
-  do("--emit", default="", metavar="WHERE", help=f"one of {targets}")
-  return parser
 
 
 if __name__ == "__main__":

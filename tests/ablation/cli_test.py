@@ -4,14 +4,19 @@ import pathlib
 import re
 import shlex
 import subprocess
+import typing
 
 import pytest
 
+from hsa_jax.ablation import make_runs
 from hsa_jax.ablation.emit import workload
 from hsa_jax.ablation.execute import Outcome
+from hsa_jax.ablation.records import write_records
+from hsa_jax.ablation.resolve import resolve_all
 from hsa_jax.ablation.state import Status, add_event, folder_of
 from hsa_jax.cli import sweep
-from hsa_jax.cli.sweep import main, read_seeds
+from hsa_jax.cli.sweep import main
+from hsa_jax.cli.sweep_flags import read_arguments, read_seeds
 from hsa_jax.evaluation.lengths import FlagError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -158,7 +163,7 @@ def test_seeds():
 
 
 def test_status_tells_every_run(capsys, make, tmp_path):
-  arguments = sweep.read_arguments(
+  arguments = read_arguments(
     [make(), "--status", "--seeds=2", f"--workdir={tmp_path}"]
   )
   runs = [p.run for p in sweep._progress(arguments)]
@@ -183,6 +188,62 @@ def test_a_missing_store_is_one_message(capsys, make, tmp_path):
     f"--config.data.store={store}",
   )
   assert "no token store there; make it" in error
+
+
+def store(folder, arguments, cells) -> None:
+  """Lines of every run of some cells, as a report of another machine has."""
+  found, _ = resolve_all(arguments.grid, arguments.cells)
+  runs = [r for r in make_runs(found, (0, 1)) if r.cell.name in cells]
+  line = {"suite": "hsa_ruler", "length": 256}
+  folder.mkdir()
+  write_records(
+    folder,
+    [
+      {**line, "cell": run.cell.name, "seed": run.seed, "hash": run.hash}
+      for run in runs
+    ],
+    runs,
+  )
+
+
+class Planned:
+  """Stands in for a sweep; remembers what it was given."""
+
+  names: typing.ClassVar[list[str]] = []
+
+  def __init__(self, commands, workdir, *, jobs, report):
+    pass
+
+  def run(self, tasks):
+    self.names[:] = [task.run.name for task in tasks]
+    return []
+
+
+@pytest.mark.parametrize(
+  ("extra", "names"),
+  [
+    ("", ["A2-s0", "A2-s1"]),
+    # What another cell begins with is made, wherever its results are.
+    (
+      'Cell("P", "x", "y", {}, after="A1"),',
+      ["A1-s0", "A2-s0", "P-s0", "A1-s1", "A2-s1", "P-s1"],
+    ),
+  ],
+)
+def test_what_was_measured_elsewhere_is_not_run(
+  capsys, make, tmp_path, monkeypatch, extra, names
+):
+  monkeypatch.setattr(sweep, "Sweep", Planned)
+  monkeypatch.setattr(sweep, "ensure_store", lambda data: None)
+  flags = [make(extra), "--seeds=2", f"--workdir={tmp_path / 'w'}"]
+  flags.append(f"--stored={tmp_path / 'kept'}")
+  arguments = read_arguments([*flags, "--run"])
+  store(tmp_path / "kept", arguments, ("base", "A1"))
+  assert main([*flags, "--run"]) == 0
+  assert Planned.names == names
+  out = capsys.readouterr().out
+  assert "0 finished before, 4 measured elsewhere" in out
+  assert re.search(r"A1-s1 +\w{12}  stored", out)
 
 
 class Broken:
@@ -222,7 +283,7 @@ def test_emitted_evaluation_is_a_sweep_of_one_run(capsys, make):
   lines = capsys.readouterr().out.splitlines()
   found = [shlex.split(x) for x in lines if "hsa_jax.cli.sweep" in x]
   assert len(found) == 2
-  arguments = sweep.read_arguments(found[1][3:])
+  arguments = read_arguments(found[1][3:])
   assert [c.name for c in arguments.cells] == ["A1"]
   assert arguments.seeds == (7,) and arguments.values.run
 
@@ -266,7 +327,7 @@ def test_emitted_training_waits_for_what_it_begins_with(capsys, make):
 
 
 def test_workload_names_are_those_that_gke_takes(make):
-  arguments = sweep.read_arguments(
+  arguments = read_arguments(
     [make('Cell("A4-A_very_LONG_name_of_a_cell.of_a_grid", "x", "y", {}),')]
     + ["--list", "--seeds=100,"]
   )

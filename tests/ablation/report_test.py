@@ -1,6 +1,7 @@
 """Reports of planted results: what is counted, and what is left out."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,12 @@ import pytest
 
 from hsa_jax.ablation import Cell, GridError, make_runs, select
 from hsa_jax.ablation.glance import glance
-from hsa_jax.ablation.records import collect, write_records
+from hsa_jax.ablation.records import (
+  collect,
+  is_stored,
+  read_stored,
+  write_records,
+)
 from hsa_jax.ablation.report import write_report
 from hsa_jax.ablation.resolve import resolve_all
 from hsa_jax.ablation.state import add_event, eval_folder, folder_of
@@ -156,6 +162,45 @@ def test_records_stand_in_for_runs_that_are_gone(planted):
   }
 
 
+def test_a_smaller_report_leaves_the_records_of_others(planted):
+  made, found, runs, root = planted
+  out = root / "out"
+  write_report(made, found, runs, root / "grid", out)
+  whole = read_stored(out)
+  for few in (runs[:1], make_runs(found[:2], SEEDS)):
+    write_report(made, found, few, root / "gone", out)
+    assert read_stored(out) == whole
+
+
+def test_lines_of_an_earlier_form_of_a_cell_make_room(planted):
+  _, _, runs, root = planted
+  lines = collect(root / "grid", runs)
+  write_records(root, [{**line, "hash": "old"} for line in lines], runs)
+  write_records(root, lines, runs)
+  assert {key for key, _ in read_stored(root)} == {x["hash"] for x in lines}
+
+
+def test_a_run_is_stored_once_all_its_measures_are(planted):
+  made, _, runs, root = planted
+  stored = read_stored(root)
+  assert not is_stored(stored, runs[0], ())
+  write_records(root, collect(root / "grid", runs), runs)
+  stored = read_stored(root)
+  first = made.measures[0]
+  for measures, there in (
+    ((first,), True),
+    ((first, dataclasses.replace(first, lengths="1K")), True),
+    ((dataclasses.replace(first, lengths="256,4K"),), False),
+    ((dataclasses.replace(first, suites="hsa_ruler,ppl"),), True),
+    ((dataclasses.replace(first, suites="passkey"),), False),
+  ):
+    assert is_stored(stored, runs[0], measures) == there, measures
+  missing = next(run for run in runs if run.cell.name == "A1-two")
+  assert not is_stored(stored, missing, made.measures)
+  assert made.measures_of(CELLS[2]) != made.measures  # a finalist
+  assert not is_stored(stored, runs[0], made.finals)
+
+
 def test_a_glance_is_near_far_and_farthest():
   lines = [
     {**result(length, right), "cell": cell, "seed": 0}
@@ -245,7 +290,7 @@ def test_one_section_where_a_subset_is_named(planted):
 
 def test_results_of_another_grid_do_not_count(planted):
   made, _, runs, root = planted
-  write_records(root, collect(root / "grid", runs))
+  write_records(root, collect(root / "grid", runs), runs)
   changed = grid(base=grid().base.__class__(model=grid().base.model))
   _, others = plan(changed)
   assert collect(root, runs) and not collect(root, others)
