@@ -5,20 +5,20 @@ Estimate: python -m hsa_jax.cli.estimate --config=configs/ramba_370m.py --topolo
 Expect:   not measured here: it needs an accelerator and a large corpus.
 
 Published: 48 Mamba-2 layers of width 1024, 24 of them below the memory, then
-three reads with eight layers behind each; chunks of 64, top 8, 16 query heads of
-64 and one memory head, landmarks of 1024, one encoder layer, stick-breaking
-weights, a read that joins the stream without an MLP; the Pile with GPT-NeoX ids;
-61,440 steps of 2^20 tokens, AdamW with a rate of 2e-3 that falls to a fifth,
-weight decay 0.001. With memory reset: rows of two documents of 8192 tokens,
-whose recurrent states begin anew every 4096 while the memory goes on.
+one retrieval and three reads of it, each with eight layers behind it; chunks of
+64, top 8, 16 query heads of 64 and one memory head, landmarks of 1024, one
+encoder layer, stick-breaking weights, a read that joins the stream without an
+MLP; the Pile with GPT-NeoX ids; 61,440 steps of 2^20 tokens, AdamW with a rate
+of 2e-3 that falls to a fifth, weight decay 0.001. With memory reset: rows of two
+documents of 8192 tokens, whose recurrent states begin anew every 4096 while the
+memory goes on.
 
 Unknown, and chosen here: how often a segment begins with the state of another
 one and not with zeros (half the time); whether published runs took the mean of
 a chunk or a learned token as its landmark (the paper says mean, later code the
-token), and whether their softmax is off by one (not here). Not the same: every
-read retrieves by itself, where published models retrieve once for all three.
-The authors report that this model's length generalisation did not last when it
-was scaled up, and advise windows below the memory instead.
+token), and whether their softmax is off by one (not here). The authors report
+that this model's length generalisation did not last when it was scaled up, and
+advise windows below the memory instead.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ def build() -> c.Config:
   cfg = mamba2_370m.build()
   hsa = c.HsaConfig(
     num_groups=3,
+    groups_per_retrieval=3,
     chunk_size=64,
     top_k=8,
     num_memory_heads=1,

@@ -47,7 +47,10 @@ CASES = {
     num_groups=0,
   ),
   "ramba": model_config(
-    {"layers": (MAMBA,), "mamba2": SIZES}, residual=Residual.PLAIN
+    {"layers": (MAMBA,), "mamba2": SIZES},
+    residual=Residual.PLAIN,
+    num_groups=2,
+    groups_per_retrieval=2,
   ),
 }
 NEW = 7
