@@ -124,29 +124,40 @@ def paper() -> c.Config:
 
 
 BASES = {"tiny": tiny, "smoke": smoke, "small": small, "paper": paper}
+FINALISTS = ("base", "A0", "B2")
+
+
+def measures(near: Measure, position: Measure, far: tuple[str, str]):
+  """Of every cell, and a needle far beyond that of the finalists."""
+  lengths, samples = far
+  final = Measure(
+    lengths, samples, suites="hsa_ruler", tasks="s_niah", cells=FINALISTS
+  )
+  return (near, position, final)
+
+
+def by_position(length: str, samples: str) -> Measure:
+  """Perplexity in whole windows."""
+  return Measure(length, samples, suites="ppl", tasks="by_position")
+
+
 MEASURES = {
-  "tiny": (
+  "tiny": measures(
     Measure("1K,4K,16K,64K,256K", "32,16K:16,64K:6,256K:3"),
-    Measure("16K", "8", suites="ppl", tasks="by_position"),
+    by_position("16K", "8"),
+    ("1M", "4"),
   ),
-  "smoke": (
-    Measure("1K,2K", "4"),
-    Measure("1K", "2", suites="ppl", tasks="by_position"),
-  ),
-  "small": (
+  "smoke": measures(Measure("1K,2K", "4"), by_position("1K", "2"), ("4K", "2")),
+  "small": measures(
     Measure("2K,8K,32K,128K,512K", "50,32K:20,128K:10"),
-    Measure("32K", "8", suites="ppl", tasks="by_position"),
+    by_position("32K", "8"),
+    ("1M,4M", "10"),
   ),
-  "paper": (
+  "paper": measures(
     Measure("4K,16K,64K,256K,1M", "50,64K:20,1M:10"),
-    Measure("64K", "8", suites="ppl", tasks="by_position"),
+    by_position("64K", "8"),
+    ("16M,32M", "2"),
   ),
-}
-FINALS = {
-  "tiny": Measure("1M", "4", suites="hsa_ruler", tasks="s_niah"),
-  "smoke": Measure("4K", "2", suites="hsa_ruler", tasks="s_niah"),
-  "small": Measure("1M,4M", "10", suites="hsa_ruler", tasks="s_niah"),
-  "paper": Measure("16M,32M", "2", suites="hsa_ruler", tasks="s_niah"),
 }
 
 

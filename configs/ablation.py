@@ -18,7 +18,7 @@ Sizes:    tiny   minutes a cell on one core; measured, see docs/ablation.md
 
 import dataclasses
 
-from configs._ablation_bases import BASES, FINALS, MEASURES, baselines
+from configs._ablation_bases import BASES, MEASURES, baselines
 from hsa_jax import config as c
 from hsa_jax.ablation import Cell, Grid, Undefined, cell_config
 from hsa_jax.config import SourceConfig, Task
@@ -29,7 +29,8 @@ SUBSETS = {
   "principles": ("A0", "A1-none", "A2", "A3", "A4", "B2"),
   "square": ("A0", "A1-none", "A3"),
   "encoder": ("A1",),
-  "sparsity": ("A6", "A7", "A8", "A9"),
+  "top_k": ("A6", "A9"),
+  "sharing": ("A8",),
   "weights": ("A5",),
   "chunk_size": ("A10",),
   "window": ("A11",),
@@ -39,6 +40,14 @@ SUBSETS = {
   "schedules": ("A6-grow", "A11-warm", "S1", "S2"),
   "baselines": ("B1", "B2", "B3", "B7"),
 }
+
+
+def subsets_of(base):
+  """All of them; `sparsity` has the ends of its axes, the others all between."""
+  hsa, rows = base.model.hsa, base.data.stages[-1].seq_len
+  slots = (f"A6-k{4 * hsa.top_k}", f"A6-k{rows // hsa.chunk_size}")
+  shared = f"A8-every{hsa.chunk_size}"
+  return {**SUBSETS, "sparsity": (*slots, "A7", shared)}
 
 
 def principles(base):
@@ -384,10 +393,8 @@ def get_grid(size="tiny") -> Grid:
       *baselines(base),
     ),
     measures=MEASURES[size],
-    subsets=SUBSETS,
+    subsets=subsets_of(base),
     undefined=undefined(),
-    finals=(FINALS[size],),
-    finalists=("base", "A0", "B2"),
     claim="encoder, CLS and bypass: the full model",
   )
 

@@ -152,7 +152,7 @@ def _undefined(grid: Grid, one: Undefined) -> Iterator[str]:
 def _measures(grid: Grid) -> Iterator[str]:
   """Flags of `eval.py` that it would refuse."""
   names = tuple(suite.name for suite in SUITES)
-  for measure in (*grid.measures, *grid.finals):
+  for measure in grid.measures:
     suites = [name for name in measure.suites.split(",") if name]
     unknown = [name for name in suites if name not in names]
     for name in unknown:

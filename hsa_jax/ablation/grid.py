@@ -74,7 +74,7 @@ class Undefined:
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-  """What one call of `eval.py` measures of every trained cell.
+  """What one call of `eval.py` measures of the trained cells.
 
   Attributes:
     lengths: as `--lengths`.
@@ -82,6 +82,8 @@ class Measure:
     suites: as `--suites`.
     tasks: as `--tasks`.
     extra: further flags of `eval.py`, as `--haystack=noise`.
+    cells: names of cells or groups that are measured so; none names all. What
+      costs much is asked of few: a million tokens of the finalists.
   """
 
   lengths: str
@@ -89,6 +91,7 @@ class Measure:
   suites: str = "hsa_ruler,ppl"
   tasks: str = "s_niah,mk_mq,vt,by_length"
   extra: tuple[str, ...] = ()
+  cells: tuple[str, ...] = ()
 
   def arguments(self) -> tuple[str, ...]:
     """The flags of `eval.py`, without checkpoint and workdir."""
@@ -109,11 +112,9 @@ class Grid:
     size: name of the size.
     base: every cell starts from it; it is a cell itself, called `base`.
     cells: all others.
-    measures: of every cell.
+    measures: of the cells.
     subsets: names of cells or groups by name of the subset.
     undefined: combinations without meaning.
-    finals: measured of the finalists only, beside `measures`.
-    finalists: names of cells or groups.
     claim: what the base is.
   """
 
@@ -123,8 +124,6 @@ class Grid:
   measures: tuple[Measure, ...]
   subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
   undefined: tuple[Undefined, ...] = ()
-  finals: tuple[Measure, ...] = ()
-  finalists: tuple[str, ...] = ()
   claim: str = "what every other cell is compared with"
 
   def __post_init__(self):
@@ -138,12 +137,12 @@ class Grid:
           f"cell {cell.name!r}: after = {cell.after!r} names no cell before"
           f" it{_nearest(cell.after, known[:i])}"
         )
-    for subset, members in {
-      **self.subsets,
-      "finalists": self.finalists,
-    }.items():
+    lists = {f"subset {name!r}": m for name, m in self.subsets.items()}
+    for measure in self.measures:
+      lists[f"measure of {measure.lengths}"] = measure.cells
+    for where, members in lists.items():
       problems += [
-        f"subset {subset!r}: {m!r} names no cell{_nearest(m, known)}"
+        f"{where}: {m!r} names no cell{_nearest(m, known)}"
         for m in members
         if not any(belongs(name, m) for name in known)
       ]
@@ -156,11 +155,19 @@ class Grid:
 
   def measures_of(self, cell: Cell) -> tuple[Measure, ...]:
     """What is measured of a cell, its own flags included."""
-    final = any(belongs(cell.name, member) for member in self.finalists)
     return tuple(
       dataclasses.replace(one, extra=(*one.extra, *cell.eval_flags))
-      for one in (*self.measures, *(self.finals if final else ()))
+      for one in self.measures
+      if not one.cells or any(belongs(cell.name, m) for m in one.cells)
     )
+
+  def with_finalists(self, names: Sequence[str]) -> "Grid":
+    """The grid with these cells measured in every way that only some are."""
+    measures = tuple(
+      dataclasses.replace(one, cells=(*one.cells, *names)) if one.cells else one
+      for one in self.measures
+    )
+    return dataclasses.replace(self, measures=measures)
 
 
 def belongs(name: str, member: str) -> bool:

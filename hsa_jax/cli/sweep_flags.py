@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -75,7 +74,7 @@ def read_arguments(argv: Sequence[str], *, about: str = "") -> Arguments:
     raise FlagError(problems)
   grid = load_grid(values.config, values.size)
   if values.finalists:
-    grid = dataclasses.replace(grid, finalists=_names(values.finalists))
+    grid = grid.with_finalists(_names(values.finalists))
   if values.only:
     cells = select(grid, cells=_names(values.only))
     cells = tuple(c for c in cells if c.name in _names(values.only))
@@ -128,7 +127,7 @@ def _parser(about: str) -> Parser:
   add("--subset", default="", help="a named part of the grid; default: all")
   add("--cells", default="", help="names or groups, as A3-standard,A5")
   add("--only", default="", help="these cells, without the base")
-  add("--finalists", default="", help="cells of which more is measured")
+  add("--finalists", default="", help="more cells of which all is measured")
   add("--seeds", default="1", help="how many, as 5; or which, as 100,101")
   add("--workdir", default="", help="default: runs/ablation/SIZE")
   add("--out", default="", help="of the report; default: WORKDIR/report")

@@ -70,7 +70,8 @@ def test_yarn_is_another_look_at_one_run(size, tmp_path):
   (flag,) = yarn.cell.eval_flags
   values = read_overrides(flag.removeprefix("--override="))
   rope = overridden(yarn.cfg, values).model.rope
-  measured = [n for m in grid.measures for n in parse_lengths(m.lengths)]
+  own = grid.measures_of(yarn.cell)
+  measured = [n for m in own for n in parse_lengths(m.lengths)]
   trained = max(stage.seq_len for stage in yarn.cfg.data.stages)
   assert rope.original_length == trained
   assert rope.factor * trained == max(measured)
@@ -81,6 +82,18 @@ def test_where_full_layers_look_is_asked_of_those_that_have_them(tiny):
     suites = [m.suites for m in tiny.measures_of(cell)]
     full = cell.name.startswith(("full", "rnope"))
     assert ("effective_attention" in suites) == full
+
+
+def test_what_grows_with_the_square_of_the_length_is_not_asked_far(tiny):
+  reach = {
+    cell.name: max(
+      n for m in tiny.measures_of(cell) for n in parse_lengths(m.lengths)
+    )
+    for cell in tiny.all_cells()
+  }
+  full = {name for name, far in reach.items() if far == 2**14}
+  assert full == {"full-rope", "full-yarn", "full-nope", "rnope", "stick"}
+  assert {far for name, far in reach.items() if name not in full} == {2**20}
 
 
 def line(seed: int, needle: float, length: int = 1024) -> dict:

@@ -7,6 +7,7 @@ import pytest
 from hsa_jax.ablation import (
   Cell,
   GridError,
+  Measure,
   cell_config,
   make_runs,
   resolve,
@@ -87,7 +88,10 @@ def test_unknown_names_are_refused(asked, message):
     ({"cells": (*CELLS, CELLS[0])}, "'A1-none': defined twice"),
     ({"cells": (*CELLS, cell("base"))}, "'base': defined twice"),
     ({"subsets": {"x": ("A9",)}}, "subset 'x': 'A9' names no cell"),
-    ({"finalists": ("A7",)}, "finalists.*'A7' names no cell"),
+    (
+      {"measures": (Measure("1K", "2", cells=("A7",)),)},
+      "measure of 1K: 'A7' names no cell",
+    ),
     ({"cells": (follower("A1-one"), *CELLS)}, "'P': after = 'A1-one' names no"),
     ({"cells": (follower("P"), *CELLS)}, "'P': after = 'P' names no cell"),
   ],
@@ -97,10 +101,14 @@ def test_a_malformed_grid_is_refused(changes, message):
     grid(**changes)
 
 
-def test_finals_are_for_finalists():
-  made = grid()
+@pytest.mark.parametrize(
+  ("more", "counts"), [((), [1, 1, 2]), (("A1",), [1, 2, 2])]
+)
+def test_what_costs_much_is_measured_of_few(more, counts):
+  made = grid().with_finalists(more)
   by_name = {c.name: made.measures_of(c) for c in made.all_cells()}
-  assert [len(by_name[n]) for n in ("base", "A1-none", "A2-mean")] == [1, 1, 2]
+  found = [len(by_name[n]) for n in ("base", "A1-none", "A2-mean")]
+  assert found == counts
 
 
 def test_overrides_reach_every_depth():
@@ -246,7 +254,7 @@ def test_overrides_of_the_command_line(extra, message):
 
 def test_an_override_must_not_undo_a_cell():
   own = cell("X", **{"train__top_k_schedule": ((0, 1),)})
-  made = grid(cells=(own,), subsets={}, finalists=())
+  made = grid(cells=(own,), subsets={}, measures=())
   _, problems = check(made, made.all_cells(), {"train.top_k_schedule": ()})
   assert "cell 'X' sets train.top_k_schedule" in problems[0]
   _, problems = check(made, made.all_cells(), {"train.log_every": 7})

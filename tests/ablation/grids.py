@@ -53,11 +53,12 @@ def grid(**changes) -> Grid:
     size="test",
     base=base(),
     cells=CELLS,
-    measures=(Measure("256", "2", suites="hsa_ruler", tasks="s_niah"),),
+    measures=(
+      Measure("256", "2", suites="hsa_ruler", tasks="s_niah"),
+      Measure("512", "1", "hsa_ruler", "s_niah", cells=("A2",)),
+    ),
     subsets={"landmarks": ("A2",)},
     undefined=(Undefined("A4-cls", "encoder", "no encoder", {**NONE, **CLS}),),
-    finals=(Measure("512", "1", suites="hsa_ruler", tasks="s_niah"),),
-    finalists=("A2",),
   )
   return dataclasses.replace(made, **changes)
 

@@ -28,7 +28,9 @@ def get_grid(size):
   grid = ablation.get_grid(size)
   data = dataclasses.replace(grid.base.data, corpus="files", store="STORE")
   base = dataclasses.replace(grid.base, data=data)
-  return dataclasses.replace(grid, base=base, finalists=("A3",))
+  near, position, far = grid.measures
+  far = dataclasses.replace(far, cells=("A3",))
+  return dataclasses.replace(grid, base=base, measures=(near, position, far))
 """
 WORDS = "the house of a man who had never seen so many books was by the sea "
 
@@ -122,10 +124,9 @@ def test_killed_and_started_again_it_is_the_same_grid(grid_file, tmp_path):
   for name, lines in before.items():
     assert after[name][: len(lines)] == lines
   for name, lines in after.items():
-    # One training, one evaluation, and one more of the finalist. The command
+    # One training, two evaluations, and one more of the finalist. The command
     # that outlived its sweep ended with nobody to note it.
-    finals = name.startswith("A3-")
-    wanted = ["train", "eval", *(["eval"] if finals else [])]
+    wanted = ["train", *["eval"] * (3 if name.startswith("A3-") else 2)]
     asked = [line["command"] for line in lines if not line["code"]]
     assert asked == wanted or (name not in before and asked == wanted[1:])
   for file in ("summary.csv", "records.jsonl"):
