@@ -10,7 +10,7 @@ import jax
 import pytest
 from flax import nnx
 
-from hsa_jax.ablation import load_grid
+from hsa_jax.ablation import load_grid, select
 from hsa_jax.ablation.check import TOLERANCE, check, unclaimed
 from hsa_jax.ablation.resolve import changed_fields, resolve, resolve_all
 from hsa_jax.config import ConfigError, covers, validate, with_overrides
@@ -83,6 +83,20 @@ def sized(request):
 @pytest.fixture(scope="module")
 def tiny():
   return load_grid(FILE, "tiny")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sparsity_has_an_end_of_each_of_its_axes(size):
+  grid = load_grid(FILE, size)
+  cells = {c.name: c.axis for c in select(grid, subset="sparsity")}
+  most = max(
+    (c.overrides["model.hsa.top_k"], c.name)
+    for c in grid.cells
+    if c.axis == "top_k" and "model.hsa.top_k" in c.overrides
+  )
+  assert most[1] in cells
+  axes = {"top_k", "training length", "tokens per retrieval"}
+  assert set(cells.values()) == {"base", *axes}
 
 
 def test_every_size_is_valid(sized):
