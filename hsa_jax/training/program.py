@@ -65,6 +65,10 @@ class StepPrograms:
     """The step for batches of this shape, ready for a compiler."""
     return self._step.lower(leaves, batch)
 
+  def has(self, batch: Batch) -> bool:
+    """Whether the program for batches of this shape is there."""
+    return batch.tokens.shape in self._programs
+
   def program(
     self,
     leaves: Leaves,
@@ -79,7 +83,7 @@ class StepPrograms:
       say: told when a program had to be compiled.
     """
     shape = batch.tokens.shape
-    if shape not in self._programs:
+    if not self.has(batch):
       start = time.perf_counter()
       lowered = self.lower(leaves, batch)
       self._programs[shape] = lowered.compile(step_compiler_options())

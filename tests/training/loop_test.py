@@ -14,6 +14,7 @@ import pytest
 from hsa_jax.training import loop
 from hsa_jax.training.hooks import Hook, Moment
 from hsa_jax.training.metrics import read_metrics
+from hsa_jax.training.program import StepPrograms
 from hsa_jax.training.stop import Interrupted
 from hsa_jax.training.watch import Diverged
 
@@ -89,6 +90,33 @@ def test_stages_compile_once_each_and_say_so(whole):
   text = whole[3]
   assert text.count("compiled the step") == 2
   assert "4 rows of 32 tokens" in text and "2 rows of 192 tokens" in text
+
+
+class Seen(Hook):
+  """Steps of which the loop has told."""
+
+  def __init__(self):
+    self.steps = []
+
+  def on_metrics(self, record):
+    self.steps.append(record.step)
+
+
+def test_no_step_is_on_its_way_while_another_shape_compiles(
+  whole, tmp_path, monkeypatch
+):
+  seen, told, program = Seen(), [], StepPrograms.program
+
+  def recorded(self, leaves, batch, say):
+    if not self.has(batch):
+      told.append(list(seen.steps))
+    return program(self, leaves, batch, say)
+
+  monkeypatch.setattr(StepPrograms, "program", recorded)
+  inputs = make_inputs(CFG, whole[0])
+  loop.train(CFG, workdir=tmp_path, inputs=inputs, evaluators=[seen])
+  first = CFG.data.stages[0].num_steps
+  assert told == [[], list(range(1, first + 1))]
 
 
 @pytest.mark.parametrize("step", [5, 9])
