@@ -113,9 +113,10 @@ def test_no_step_is_on_its_way_while_another_shape_compiles(
     return program(self, leaves, batch, say)
 
   monkeypatch.setattr(StepPrograms, "program", recorded)
-  inputs = make_inputs(CFG, whole[0])
-  loop.train(CFG, workdir=tmp_path, inputs=inputs, evaluators=[seen])
-  first = CFG.data.stages[0].num_steps
+  cfg = make_config(eval_every=4)  # Nothing else is due between the stages.
+  inputs = make_inputs(cfg, whole[0])
+  loop.train(cfg, workdir=tmp_path, inputs=inputs, evaluators=[seen])
+  first = cfg.data.stages[0].num_steps
   assert told == [[], list(range(1, first + 1))]
 
 
