@@ -12,6 +12,7 @@ number of them may be read side by side, as rows of one batch:
 The answer is that of carried caches; the halo's share of the work is extra.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ from hsa_jax.inference.stream import (
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
 from hsa_jax.models.mixers import reach_of
-from hsa_jax.parallel import step_compiler_options
+from hsa_jax.parallel import prefill_compiler_options
 from hsa_jax.types import Carry, ChunkBlock
 
 
@@ -150,8 +151,11 @@ class HaloPrefill:
       )
     self.model, self.batch, self.segment = model, batch, segment
     self.windows, self.halo = windows, halo_length(model)
-    self._head = jit_of_module(self._run_head)
-    self._placed, self._body = None, jit_of_module(self._run_windows)
+    compile_it = functools.partial(
+      jit_of_module, compiler_options=prefill_compiler_options()
+    )
+    self._head = compile_it(self._run_head)
+    self._placed, self._body = None, compile_it(self._run_windows)
     self._pick = jax.jit(_pick)
     self.num_compilations = 0
     if mesh is not None:
@@ -160,11 +164,7 @@ class HaloPrefill:
       tokens = NamedSharding(mesh, P(None, axis))
       out: Any = (self._placed, tokens, tokens)
       self.model = jax.device_put(model, whole)
-      self._body = jit_of_module(
-        self._run_windows,
-        out_shardings=PrefillOut(*out),
-        compiler_options=step_compiler_options(),
-      )
+      self._body = compile_it(self._run_windows, out_shardings=PrefillOut(*out))
       self._pick = jax.jit(_pick, out_shardings=whole)
 
   def stretches(self, begin: int, length: int) -> Iterator[Stretch]:

@@ -32,6 +32,7 @@ from hsa_jax.models import LanguageModel
 from hsa_jax.models.compiled import jit_of_module
 from hsa_jax.models.marks import alignment
 from hsa_jax.models.mixers import reach_of
+from hsa_jax.parallel import prefill_compiler_options
 from hsa_jax.types import Carry, ChunkBlock
 
 SegmentSource = Callable[[int, int], Int[np.ndarray, "B T"]]
@@ -148,7 +149,11 @@ class Prefill:
         f"segment = {segment}: must be a multiple of {self.chunk_size}"
       )
     self.num_compilations = 0
-    self._program = jit_of_module(self._run, donate_argnums=(1,))
+    self._program = jit_of_module(
+      self._run,
+      donate_argnums=(1,),
+      compiler_options=prefill_compiler_options(),
+    )
 
   def stretches(self, begin: int, length: int) -> Iterator[Stretch]:
     """Segments from `begin` on, the last one ragged."""

@@ -10,6 +10,7 @@ from hsa_jax.parallel.cache import enable_compilation_cache
 from hsa_jax.parallel.distributed import Process, start
 from hsa_jax.parallel.host import (
   keep_freed_memory,
+  prefill_compiler_options,
   prepare_host,
   step_compiler_options,
 )
@@ -84,6 +85,7 @@ __all__ = [
   "split_chunks_evenly",
   "split_rows",
   "start",
+  "prefill_compiler_options",
   "step_compiler_options",
   "tree_shardings",
   "whole_rows",

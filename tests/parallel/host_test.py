@@ -63,10 +63,19 @@ def test_an_accelerator_is_left_alone(monkeypatch, platforms, plugin, expected):
   assert host._host_computes() is expected
 
 
-def test_options_of_the_step_are_those_that_xla_knows(monkeypatch):
-  options = host.step_compiler_options()
-  jax.jit(lambda: 0).lower().compile(options)
-  host.step_compiler_options.cache_clear()
+@pytest.mark.parametrize(
+  "options", [host.step_compiler_options, host.prefill_compiler_options]
+)
+def test_options_are_those_that_xla_knows(monkeypatch, options):
+  jax.jit(lambda: 0).lower().compile(options())
+  options.cache_clear()
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  assert host.step_compiler_options() is None
-  host.step_compiler_options.cache_clear()
+  assert options() is None
+  options.cache_clear()
+
+
+def test_an_option_that_xla_does_not_know_is_left_out():
+  one = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+  others = {"xla_cpu_no_such_option": True}
+  assert host._known({**others, **one}) == one
+  assert host._known(others) is None
