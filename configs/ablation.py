@@ -37,7 +37,7 @@ SUBSETS = {
   "position": ("A12",),
   "groups": ("A13",),
   "options": ("A14",),
-  "schedules": ("A6-grow", "A11-warm", "S1", "S2"),
+  "schedules": ("A6-grow", "A6-dense", "A11-warm", "S1", "S2"),
   "baselines": ("B1", "B2", "B3", "B7"),
 }
 
@@ -185,6 +185,7 @@ def sparsity(base):
     for k in sorted({2 * hsa.top_k, 4 * hsa.top_k, every})
   ]
   grow = ((0, hsa.top_k // 2), (steps // 2, hsa.top_k))
+  dense = ((0, every), (steps // 2, hsa.top_k))
   rows = [
     Cell(
       f"A7-rows{stage.seq_len * up // down}",
@@ -211,6 +212,13 @@ def sparsity(base):
       "top_k",
       "fewer slots at the beginning teach selection",
       {"train.top_k_schedule": grow},
+    ),
+    Cell(
+      "A6-dense",
+      "top_k",
+      "all chunks at the beginning teach what to select later",
+      {"model.hsa.top_k": every, "train.top_k_schedule": dense},
+      eval_flags=(f"--override=model.hsa.top_k={hsa.top_k}",),
     ),
     *rows,
     *shared,
@@ -256,14 +264,21 @@ def sizes_of_parts(base):
 
 
 def positions():
-  """Of the window layers; the memory has none."""
-  return tuple(
+  """Of the window layers, and of the reads, which have none."""
+  windows = tuple(
     Cell(f"A12-{kind}", "position", claim, {"model.position": kind})
     for kind, claim in (
       ("none", "the window layers need no positions"),
       ("absolute_rope", "angles of absolute positions do as well"),
     )
   )
+  read = Cell(
+    "A12-read",
+    "position",
+    "what is read may have rotary positions",
+    {"model.hsa.position": "absolute_rope"},
+  )
+  return (*windows, read)
 
 
 def groups(base):

@@ -66,7 +66,9 @@ def overridden(cfg: Config, overrides: dict[str, int | float]) -> Config:
   """
   if not overrides:
     return cfg
-  changed = with_overrides(cfg, overrides, where=_WHERE)
+  # Schedules are of training, which is over: another K need not obey them.
+  over = {"train.top_k_schedule": (), **overrides}
+  changed = with_overrides(cfg, over, where=_WHERE)
   validate(changed, where=_WHERE)
   return changed
 

@@ -200,6 +200,8 @@ class HsaConfig:
   qk_norm: bool = True  # RMSNorm on read queries and chunk keys
   residual: Residual = Residual.BYPASS
   block_window: bool = False  # a sliding-window sublayer before each read
+  # Of read queries and chunk keys: none | absolute_rope.
+  position: Position = field(default=Position.NONE, metadata=ADDED_LATER)
   implementation: str = "auto"  # auto | reference | dense | gather
 
 

@@ -131,10 +131,11 @@ def _rope(m: ModelConfig) -> Iterator[str]:
     layer.mixer is Mixer.FULL and layer.cfg.position is Position.ABSOLUTE_ROPE
     for layer in layers_of(m, 0, len(m.layers))
   ]
-  if not any(rotated):
+  reads = m.hsa.num_groups > 0 and m.hsa.position is Position.ABSOLUTE_ROPE
+  if not any(rotated) and not reads:
     yield (
-      "model.rope: is for full layers with position = 'absolute_rope', and"
-      " model.layers has none; leave it out"
+      "model.rope: is for full layers with position = 'absolute_rope' and reads"
+      " with such a model.hsa.position, and there are none; leave it out"
     )
   for name, value in {
     "theta": rope.theta,

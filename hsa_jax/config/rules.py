@@ -9,6 +9,7 @@ from hsa_jax.config.fields import (
   HsaConfig,
   Landmark,
   ModelConfig,
+  Position,
   Residual,
   Schedule,
 )
@@ -217,6 +218,16 @@ def _retrieval(m: ModelConfig, h: HsaConfig) -> Iterator[str]:
       f"model.hsa.landmark_dim = {h.landmark_dim}: without"
       " model.hsa.landmark_projection it must be model.embed_dim ="
       f" {m.embed_dim}"
+    )
+  if h.position not in (Position.NONE, Position.ABSOLUTE_ROPE):
+    yield (
+      f"model.hsa.position = {str(h.position)!r}: a read has 'none' or"
+      " 'absolute_rope'"
+    )
+  elif h.position is not Position.NONE and h.landmark is Landmark.TOKEN:
+    yield (
+      f"model.hsa.position = {str(h.position)!r}: inserted landmark tokens have"
+      " no place in it; use 'none' with model.hsa.landmark = 'token'"
     )
   shared = h.tokens_per_retrieval not in (1, h.chunk_size)
   if h.landmark is Landmark.TOKEN and shared:

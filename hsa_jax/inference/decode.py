@@ -101,7 +101,8 @@ class Decoder:
     self.position += 1
     size = self.state.chunk.shape[1]
     if size and self.position % size == 0:
-      block = _encode(self.model, self.state.chunk)
+      begin = np.int32(self.position - size)
+      block = _encode(self.model, self.state.chunk, begin)
       self.memory = self.memory.append(block)
 
 
@@ -248,8 +249,8 @@ def _read_token(
 
 
 @jit_of_module
-def _encode(model: LanguageModel, chunk: Array) -> ChunkBlock:
-  return model.encode(chunk)
+def _encode(model: LanguageModel, chunk: Array, position: Array) -> ChunkBlock:
+  return model.encode(chunk, position=position)
 
 
 def _unfinished(

@@ -228,10 +228,12 @@ class HaloPrefill:
     self.num_compilations += 1  # Python runs once per trace
     carry = model.init_carry(self.batch)
     hidden, carry = model.lower(tokens, carry, position=position, count=count)
-    return PrefillOut(carry, hidden, self._encode(model, hidden))
+    return PrefillOut(carry, hidden, self._encode(model, hidden, position))
 
-  def _encode(self, model: LanguageModel, hidden: Array) -> ChunkBlock | None:
-    return model.encode(hidden) if self.has_memory else None
+  def _encode(
+    self, model: LanguageModel, hidden: Array, position: Array
+  ) -> ChunkBlock | None:
+    return model.encode(hidden, position=position) if self.has_memory else None
 
   def _run_windows(
     self,
@@ -242,10 +244,11 @@ class HaloPrefill:
   ) -> PrefillOut:
     """`M` windows, none of which waits for another."""
 
-    def read(*window: Array) -> PrefillOut:
-      out = self._run_head(model, *window)
+    def read(tokens: Array, position: Array, count: Array) -> PrefillOut:
+      out = self._run_head(model, tokens, position, count)
       hidden = out.hidden[:, self.halo :]
-      return PrefillOut(out.carry, hidden, self._encode(model, hidden))
+      block = self._encode(model, hidden, position + self.halo)
+      return PrefillOut(out.carry, hidden, block)
 
     out = jax.vmap(read)(tokens, positions, counts)
     hidden, block = jax.tree.map(_in_a_row, (out.hidden, out.block))

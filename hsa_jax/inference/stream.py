@@ -202,7 +202,9 @@ class Prefill:
   ) -> PrefillOut:
     self.num_compilations += 1  # Python runs once per trace
     hidden, carry = model.lower(tokens, carry, position=position, count=count)
-    block = model.encode(hidden) if self.has_memory else None
+    block = None
+    if self.has_memory:
+      block = model.encode(hidden, position=position)
     return PrefillOut(carry, hidden, block)
 
 

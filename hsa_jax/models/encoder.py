@@ -14,7 +14,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from hsa_jax.config import Landmark, ModelConfig, RetrievalHeads
+from hsa_jax.config import Landmark, ModelConfig, Position, RetrievalHeads
+from hsa_jax.models.absolute import rotate_absolute
 from hsa_jax.models.layers import (
   GatedMlp,
   RMSNorm,
@@ -109,8 +110,13 @@ class ChunkEncoder(nnx.Module):
       init = jax.random.normal(rngs.params(), (cfg.embed_dim,), jnp.float32)
       self.cls = nnx.Param(init * cfg.init_scale)
 
-  def __call__(self, hidden: Float[Array, "B T D"]) -> ChunkBlock:
+  def __call__(
+    self, hidden: Float[Array, "B T D"], position: jax.Array | int = 0
+  ) -> ChunkBlock:
     """Landmarks, keys and values of the complete chunks of `hidden`.
+
+    `position` is the index of its first token; only keys with positions
+    (`hsa.position`) depend on it.
 
     The tail that belongs to no chunk yet is ignored. Of inserted landmark
     tokens, which `hidden` holds (`marks.py`), no keys and values are made.
@@ -125,6 +131,9 @@ class ChunkEncoder(nnx.Module):
     key = heads(self.key(tokens), hsa.num_memory_heads)
     if hsa.qk_norm:
       key = self.key_norm(key)
+    if hsa.position is not Position.NONE:
+      row = key.reshape(batch, count * key.shape[1], *key.shape[2:])
+      key = rotate_absolute(self.cfg, row, position).reshape(key.shape)
     value = heads(self.value(tokens), hsa.num_memory_heads)
     if hsa.landmark_projection:
       summary = self.landmark(summary)

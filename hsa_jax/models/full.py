@@ -1,17 +1,14 @@
 """Layers that see the whole context, with a cache as long as it."""
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hsa_jax.config import Position, RopeConfig
+from hsa_jax.config import Position
+from hsa_jax.models.absolute import rotate_absolute
 from hsa_jax.models.window import Attention
-from hsa_jax.ops import rope
 from hsa_jax.ops.cache import KvCache
 from hsa_jax.ops.full import full_attention
 from hsa_jax.ops.stick import stick_breaking_attention
@@ -73,16 +70,10 @@ class WholeContext(Attention):
     cfg = self.cfg
     if cfg.position is Position.NONE:
       return query, key
-    offset: Any = np.arange(query.shape[1])
-    if not isinstance(position, int):
-      offset = jnp.asarray(offset)
-    turn = functools.partial(
-      rope.rotate,
-      positions=offset + position,
-      theta=cfg.rope.theta or cfg.rope_theta,
-      yarn=yarn_of(cfg.rope),
+    return (
+      rotate_absolute(cfg, query, position),
+      rotate_absolute(cfg, key, position),
     )
-    return turn(query), turn(key)
 
   def attend(
     self,
@@ -139,16 +130,3 @@ class StickBreakingAttention(WholeContext):
   """Every earlier key in turn, nearest first, breaks off its share."""
 
   operation = staticmethod(stick_breaking_attention)
-
-
-def yarn_of(cfg: RopeConfig) -> rope.Yarn | None:
-  """The scaling that the configuration asks for, if any."""
-  if cfg.factor <= 1:
-    return None
-  return rope.Yarn(
-    cfg.factor,
-    cfg.original_length,
-    cfg.beta_fast,
-    cfg.beta_slow,
-    cfg.attention_factor,
-  )

@@ -159,7 +159,8 @@ def _ask(
     asking = block.asking(entering, x)
     retrieval = block.retrieval.make_query(asking[:, ask::stride])
     visible = block.num_visible(position + jnp.arange(ask, length, stride))
-  return Question(x, retrieval, visible, block.read_query(x)), cache
+  read = block.read_query(x, position)
+  return Question(x, retrieval, visible, read), cache
 
 
 @functools.partial(jit_of_module, static_argnames=("length", "ask"))

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from hsa_jax.config import ModelConfig, Residual, Weighting, WindowOverlap
+from hsa_jax.config import (
+  ModelConfig,
+  Position,
+  Residual,
+  Weighting,
+  WindowOverlap,
+)
+from hsa_jax.models.absolute import rotate_absolute
 from hsa_jax.models.encoder import retrieval_heads
 from hsa_jax.models.layers import GatedMlp, RMSNorm, heads, linear
 from hsa_jax.models.marks import asks_ahead, stream_chunk, stream_stride
@@ -184,7 +191,7 @@ class HsaBlock(nnx.Module):
     if self.leads:
       chosen = self.choose(self.asking(entering, x), memory, position)
     assert chosen is not None, "a block that does not lead is told"
-    return self.fuse(x, self.read(x, memory, chosen)), chosen
+    return self.fuse(x, self.read(x, memory, position, chosen)), chosen
 
   def asking(
     self, entering: Float[Array, "B T D"], attended: Float[Array, "B T D"]
@@ -208,10 +215,14 @@ class HsaBlock(nnx.Module):
     return x + local, cache
 
   def read(
-    self, x: Float[Array, "B T D"], memory: Searchable, chosen: Chosen
+    self,
+    x: Float[Array, "B T D"],
+    memory: Searchable,
+    position: jax.Array | int,
+    chosen: Chosen,
   ) -> Float[Array, "B T D"]:
     """H(x): the fused read, projected back to the stream."""
-    query = self.read_query(x)
+    query = self.read_query(x, position)
     out = memory.read(query, *chosen, sink=self.cfg.hsa.sink)
     return self.project(name_read(out))
 
@@ -254,10 +265,16 @@ class HsaBlock(nnx.Module):
       exclude_window=self.cfg.window_size if excluded else 0,
     )
 
-  def read_query(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
+  def read_query(
+    self, x: Float[Array, "B T D"], position: jax.Array | int
+  ) -> Float[Array, "B T N H"]:
     """What a token asks inside the chunks that it reads."""
     query = heads(self.query(self.read_norm(x)), self.cfg.num_heads)
-    return self.query_norm(query) if self.cfg.hsa.qk_norm else query
+    if self.cfg.hsa.qk_norm:
+      query = self.query_norm(query)
+    if self.cfg.hsa.position is Position.NONE:
+      return query
+    return rotate_absolute(self.cfg, query, position)
 
   def project(self, read: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
     """Head outputs back to the stream."""

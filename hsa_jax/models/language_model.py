@@ -252,13 +252,19 @@ class LanguageModel(nnx.Module):
     )
     return hidden if marks is None else marks.pack(hidden), after
 
-  def encode(self, hidden: Float[Array, "B T W"]) -> ChunkBlock:
+  def encode(
+    self, hidden: Float[Array, "B T W"], *, position: int | jax.Array = 0
+  ) -> ChunkBlock:
     """Landmarks, keys and values of the complete chunks of `hidden`.
 
-    `hidden`, of `lower`, must begin at a chunk border of the sequence.
+    Args:
+      hidden: of `lower`; must begin at a chunk border of the sequence.
+      position: absolute index of its first token; only keys with positions
+        (`hsa.position`) depend on it.
     """
     marks = self._marks(hidden.shape[1])
-    return self.encoder(hidden if marks is None else marks.unpack(hidden))
+    hidden = hidden if marks is None else marks.unpack(hidden)
+    return self.encoder(hidden, position)
 
   @property
   def upper_reach(self) -> int | None:

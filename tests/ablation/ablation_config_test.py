@@ -13,6 +13,7 @@ from flax import nnx
 from hsa_jax.ablation import load_grid, select
 from hsa_jax.ablation.check import TOLERANCE, check, unclaimed
 from hsa_jax.ablation.resolve import changed_fields, resolve, resolve_all
+from hsa_jax.cli.override_flag import overridden, read_overrides
 from hsa_jax.config import ConfigError, covers, validate, with_overrides
 from hsa_jax.models import LanguageModel
 from hsa_jax.models.parameters import count_parameters
@@ -40,6 +41,7 @@ GOLDEN = {
   "A6-k16": "hsa.top_k",
   "A6-k64": "hsa.top_k",
   "A6-grow": "train.top_k_schedule",
+  "A6-dense": "hsa.top_k train.top_k_schedule",
   "A7-rows512": f"{LAST}.seq_len {LAST}.batch_size {LAST}.sources",
   "A7-rows2048": f"{LAST}.seq_len {LAST}.batch_size {LAST}.sources",
   "A8-every4": "hsa.tokens_per_retrieval",
@@ -52,6 +54,7 @@ GOLDEN = {
   "A11-warm": "window_size train.window_schedule",
   "A12-none": "position",
   "A12-absolute_rope": "position",
+  "A12-read": "hsa.position",
   "A13-twice": "hsa.num_groups num_upper_layers mlp_dim",
   "A13-heads": "hsa.num_memory_heads mlp_dim",
   "A13-shallow": "num_lower_layers num_upper_layers",
@@ -162,6 +165,18 @@ def test_golden_changes_of_tiny(tiny):
 def full_path(part: str) -> str:
   own = part.startswith(("data.", "train."))
   return part if own else f"model.{part}"
+
+
+def test_evaluations_of_cells_are_those_that_eval_takes(sized):
+  found, _ = resolve_all(sized, sized.all_cells())
+  seen = 0
+  for one in found:
+    for flag in one.cell.eval_flags:
+      values = read_overrides(flag.removeprefix("--override="))
+      changed = overridden(one.cfg, values)
+      assert values and changed.model != one.cfg.model
+      seen += 1
+  assert seen >= 4
 
 
 def test_undefined_combinations_are_refused(tiny):

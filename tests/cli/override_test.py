@@ -13,6 +13,7 @@ from hsa_jax.config import (
   LayerConfig,
   Mixer,
   Position,
+  with_overrides,
 )
 from hsa_jax.evaluation import FlagError
 from tests.evaluation.helpers import make_checkpoint, model_config
@@ -36,6 +37,12 @@ def test_fields_are_read_and_set():
   assert overridden(Config(), {"model.hsa.top_k": 3}).model.hsa.top_k == 3
 
 
+def test_another_k_need_not_obey_the_schedule_of_training():
+  cfg = with_overrides(Config(), {"train.top_k_schedule": ((0, 2), (9, 8))})
+  changed = overridden(cfg, {"model.hsa.top_k": 4})
+  assert changed.model.hsa.top_k == 4 and changed.train.top_k_schedule == ()
+
+
 @pytest.mark.parametrize(
   ("text", "words"),
   [
@@ -53,7 +60,7 @@ def test_what_is_refused(text, words):
 def test_the_changed_configuration_is_checked():
   with pytest.raises(ConfigError, match="model.rope.original_length = 0"):
     overridden(Config(model=MODEL), {"model.rope.factor": 4})
-  with pytest.raises(ConfigError, match="model.layers has none"):
+  with pytest.raises(ConfigError, match="and there are none"):
     overridden(Config(), read_overrides(YARN))
   with pytest.raises(ConfigError, match="model.hsa.top_k = 0"):
     overridden(Config(), {"model.hsa.top_k": 0})

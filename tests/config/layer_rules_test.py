@@ -111,8 +111,8 @@ def test_good_patterns(layers):
     ),
     (
       config(NOPE, rope={"theta": 1e6}),
-      "model.rope: is for full layers with position = 'absolute_rope', and"
-      " model.layers has none; leave it out",
+      "model.rope: is for full layers with position = 'absolute_rope' and reads"
+      " with such a model.hsa.position, and there are none; leave it out",
     ),
     (
       config(ROPE, rope={"factor": 4.0}),

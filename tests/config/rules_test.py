@@ -71,6 +71,16 @@ def test_defaults_are_valid():
       " must be model.hsa.chunk_size = 64, so that landmark tokens ask, or 1",
     ),
     (
+      hsa(position="relative_rope"),
+      "model.hsa.position = 'relative_rope': a read has 'none' or"
+      " 'absolute_rope'",
+    ),
+    (
+      hsa(landmark="token", position="absolute_rope"),
+      "model.hsa.position = 'absolute_rope': inserted landmark tokens have no"
+      " place in it; use 'none' with model.hsa.landmark = 'token'",
+    ),
+    (
       hsa(landmark_projection=False, landmark_dim=512),
       "model.hsa.landmark_dim = 512: without model.hsa.landmark_projection it"
       " must be model.embed_dim = 1024",

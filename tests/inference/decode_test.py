@@ -25,7 +25,9 @@ CASES = {
   "blocks_of_queries": model_config(
     tokens_per_retrieval=3, window_overlap="exclude", residual="standard"
   ),
-  "absolute_positions": model_config({"position": "absolute_rope"}),
+  "absolute_positions": model_config(
+    {"position": "absolute_rope"}, position="absolute_rope"
+  ),
   "landmark_tokens": LANDMARKS,
   "control": model_config(num_groups=0),
 }

@@ -27,7 +27,9 @@ from tests.evaluation.helpers import (
 BATCH = 2
 CASES = {
   "memory": model_config(),
-  "absolute_positions": model_config({"position": "absolute_rope"}),
+  "absolute_positions": model_config(
+    {"position": "absolute_rope"}, position="absolute_rope"
+  ),
   "landmark_tokens": LANDMARKS,
   "control": model_config(num_groups=0),
 }

@@ -17,8 +17,8 @@ from hsa_jax.config import (
   RopeConfig,
   layers_of,
 )
+from hsa_jax.models.absolute import yarn_of
 from hsa_jax.models.attention import Block, Pattern, depth_of
-from hsa_jax.models.full import yarn_of
 from hsa_jax.ops.cache import KvCache, write
 from hsa_jax.parallel.sharding import named_leaves
 from hsa_jax.types import Limits

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hsa_jax.config import Noise, Remat, Residual, RetrievalHeads, Weighting
+from hsa_jax.config import (
+  Noise,
+  Position,
+  Remat,
+  Residual,
+  RetrievalHeads,
+  Weighting,
+)
 from hsa_jax.models.hsa import HsaBlock, SequenceMemory
 from hsa_jax.ops import select
 from hsa_jax.types import Limits
@@ -39,11 +46,69 @@ def test_residuals_differ_by_exactly_what_was_retrieved():
     memory = SequenceMemory(model.encode(x))
     both = [b(x, memory, 0, Limits())[0] for b in (standard, block)]
     chosen = block.choose(x, memory, 0)
-    return both[0] - both[1], block.read(x, memory, chosen)
+    return both[0] - both[1], block.read(x, memory, 0, chosen)
 
   difference, retrieved = outputs(model, random_hidden(14))
   assert float(jnp.abs(retrieved).max()) > 0.1
   assert_close(difference, retrieved, 1e-5)
+
+
+def turned(x, first: int, theta: float) -> np.ndarray:
+  """`[B T N H]` as complex pairs, each turned by its position, float64."""
+  half = x.shape[-1] // 2
+  angle = np.outer(
+    first + np.arange(x.shape[1]), theta ** -(np.arange(half) / half)
+  )
+  pairs = np.asarray(x, np.float64)
+  pairs = pairs[..., :half] + 1j * pairs[..., half:]
+  pairs = pairs * np.exp(1j * angle)[None, :, None]
+  return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
+
+@pytest.mark.parametrize("position", [0, 12])
+def test_positions_of_a_read_turn_its_queries_and_keys_and_nothing_else(
+  position,
+):
+  plain = build(tiny())
+  cfg = tiny(hsa_position=Position.ABSOLUTE_ROPE)
+  x, size = random_hidden(14), cfg.hsa.chunk_size
+  block = plain.groups[0].block
+
+  def parts(model, block, position):
+    chunks = jax.jit(lambda m, x: m.encode(x, position=position))(model, x)
+    query = jax.jit(lambda b, x: b.read_query(x, position))(block, x)
+    return chunks, query
+
+  (bare, bare_query) = parts(plain, block, position)
+  copy = jax.tree.map(lambda leaf: leaf, plain)
+  copy.cfg = copy.encoder.cfg = cfg
+  (chunks, query) = parts(copy, with_config(block, cfg), position)
+  np.testing.assert_array_equal(chunks.landmarks, bare.landmarks)
+  np.testing.assert_array_equal(chunks.values, bare.values)
+  row = bare.keys.reshape(1, -1, *bare.keys.shape[3:])
+  assert row.shape[1] == 14 // size * size
+  want = turned(row, position, cfg.rope_theta).reshape(bare.keys.shape)
+  np.testing.assert_allclose(chunks.keys, want, atol=1e-5)
+  want = turned(bare_query, position, cfg.rope_theta)
+  np.testing.assert_allclose(query, want, atol=1e-5)
+  assert float(jnp.abs(query - bare_query).max()) > 0.1
+
+
+def test_a_read_with_positions_depends_on_distances_alone():
+  cfg = tiny(hsa_position=Position.ABSOLUTE_ROPE)
+  model, x = build(cfg), random_hidden(14)
+
+  @jax.jit
+  def read(model, position):
+    block = model.groups[0].block
+    memory = SequenceMemory(model.encode(x, position=position))
+    chosen = block.choose(x, memory, 0)
+    return block.read(x, memory, position, chosen)
+
+  here, there = read(model, 0), read(model, 1_000 * cfg.hsa.chunk_size)
+  assert_close(there, here, 1e-4)
+  assert float(jnp.abs(here).max()) > 0.1
+  assert encode(model, random_hidden(3)).keys.shape[1] == 0
 
 
 def test_tokens_without_memory_still_pass_the_mlp():
