@@ -30,6 +30,7 @@ SUBSETS = {
   "square": ("A0", "A1-none", "A3"),
   "encoder": ("A1",),
   "top_k": ("A6", "A9"),
+  "rows": ("A7",),
   "sharing": ("A8",),
   "weights": ("A5",),
   "chunk_size": ("A10",),
@@ -43,11 +44,18 @@ SUBSETS = {
 
 
 def subsets_of(base):
-  """All of them; `sparsity` has the ends of its axes, the others all between."""
+  """All of them. `sparsity` takes away one rule at a time.
+
+  The rules: few slots, rows with many more chunks than these, a retrieval of
+  each token's own. `top_k`, `rows` and `sharing` have what lies between.
+  """
   hsa, rows = base.model.hsa, base.data.stages[-1].seq_len
-  slots = (f"A6-k{4 * hsa.top_k}", f"A6-k{rows // hsa.chunk_size}")
-  shared = f"A8-every{hsa.chunk_size}"
-  return {**SUBSETS, "sparsity": (*slots, "A7", shared)}
+  broken = (
+    f"A6-k{rows // hsa.chunk_size}",
+    f"A7-rows{rows // 2}",
+    f"A8-every{hsa.chunk_size}",
+  )
+  return {**SUBSETS, "sparsity": broken}
 
 
 def principles(base):

@@ -89,17 +89,28 @@ def tiny():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_sparsity_has_an_end_of_each_of_its_axes(size):
+def test_sparsity_takes_away_one_rule_at_a_time(size):
   grid = load_grid(FILE, size)
-  cells = {c.name: c.axis for c in select(grid, subset="sparsity")}
-  most = max(
-    (c.overrides["model.hsa.top_k"], c.name)
-    for c in grid.cells
-    if c.axis == "top_k" and "model.hsa.top_k" in c.overrides
-  )
-  assert most[1] in cells
-  axes = {"top_k", "training length", "tokens per retrieval"}
-  assert set(cells.values()) == {"base", *axes}
+  found, _ = resolve_all(grid, select(grid, subset="sparsity"))
+  base, *others = (one.cfg for one in found)
+  assert len(others) == 3
+
+  def sparsity(cfg) -> tuple[float, int, int]:
+    """Chunks of a row to a slot, tokens of a row, tokens to a retrieval."""
+    hsa, rows = cfg.model.hsa, cfg.data.stages[-1].seq_len
+    return (
+      rows / hsa.chunk_size / hsa.top_k,
+      rows,
+      hsa.tokens_per_retrieval,
+    )
+
+  few, rows, _ = sparsity(base)
+  assert few > 4
+  assert [sparsity(cfg) for cfg in others] == [
+    (1, rows, 1),
+    (few / 2, rows // 2, 1),
+    (few, rows, base.model.hsa.chunk_size),
+  ]
 
 
 def test_every_size_is_valid(sized):
