@@ -36,7 +36,7 @@ NIAH_LONG = --suites=hsa_ruler --tasks=s_niah --lengths=$(LENGTHS)
 
 .PHONY: help setup quickstart quickstart-data quickstart-train \
   quickstart-eval quickstart-control quickstart-table quickstart-store-control \
-  eval-32m ruler-tiny ablation ablation-smoke ablation-report test test-slow test-lm-eval aot lint bench bench-memory \
+  eval-32m ruler-tiny ablation ablation-smoke ablation-report study study-report test test-slow test-lm-eval aot lint bench bench-memory \
   bench-decode bench-cost bench-data clean
 
 help:  ## Lists the targets.
@@ -166,6 +166,20 @@ ablation-report: $(STAMP)  ## Remakes the stored report and the findings in the 
 	@mkdir -p $(STORED_GRID)
 	$(SWEEP) --size=tiny --seeds=$(SEEDS) --workdir=$(GRID)/tiny --report \
 	  --out=$(STORED_GRID) --doc=docs/ablation.md
+
+# Any grid file: make study STUDY=length_repair SEEDS=3. It goes on where it was
+# stopped; study-report remakes what is stored of it and the tables in the docs.
+STUDY ?= companions
+STUDY_SWEEP = $(RUN) -m hsa_jax.cli.sweep --config=configs/$(STUDY).py \
+  --workdir=$(RUNS)/$(STUDY) --seeds=$(SEEDS)
+
+study: $(STAMP)  ## Another grid: STUDY=companions, length_repair or hops.
+	$(STUDY_SWEEP) --jobs=$(JOBS) --run --report
+
+study-report: $(STAMP)  ## Remakes its stored report and docs/companions.md.
+	@mkdir -p benchmarks/results/$(STUDY)
+	$(STUDY_SWEEP) --report --out=benchmarks/results/$(STUDY) \
+	  --doc=docs/companions.md
 
 # --- development -------------------------------------------------------------
 

@@ -95,15 +95,15 @@ def _row(cell: str, columns: Sequence[Column], length: int) -> list[pages.Cell]:
 
 
 def replace_block(
-  path: str | os.PathLike[str], name: str, blocks: Sequence[pages.Block]
+  path: str | os.PathLike[str], mark: str, blocks: Sequence[pages.Block]
 ) -> None:
   """Replaces what stands between two marks of a Markdown file.
 
-      <!-- ablation NAME -->  ...  <!-- end -->
+      <!-- MARK -->  ...  <!-- end -->
 
   Args:
     path: of the file.
-    name: in the first mark.
+    mark: the first mark, as `ablation tiny`.
     blocks: what is to stand there.
 
   Raises:
@@ -111,7 +111,7 @@ def replace_block(
   """
   file = pathlib.Path(path)
   text = file.read_text(encoding="utf-8") if file.is_file() else ""
-  start = f"<!-- ablation {name} -->"
+  start = f"<!-- {mark} -->"
   pattern = re.compile(re.escape(start) + ".*?<!-- end -->", re.DOTALL)
   if not pattern.search(text):
     raise GridError([f"--doc={path}: needs the lines {start} and <!-- end -->"])

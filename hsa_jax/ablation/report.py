@@ -66,6 +66,7 @@ def write_report(
   subset: str = "",
   stored_in: str | os.PathLike[str] = "",
   doc: str = "",
+  name: str = "ablation",
 ) -> pathlib.Path:
   """Makes the report; returns the path of the Markdown file.
 
@@ -78,7 +79,9 @@ def write_report(
     subset: the only section, if one is named.
     stored_in: folder whose `records.jsonl` stands in for runs that are not in
       the workdir; by default `out`.
-    doc: Markdown file that gets the tables at a glance between its marks.
+    doc: Markdown file that gets the tables at a glance between the marks
+      `<!-- NAME SIZE -->` and `<!-- end -->`.
+    name: of the grid's file, in titles and marks.
 
   Raises:
     GridError: if nothing is finished.
@@ -92,7 +95,9 @@ def write_report(
   points = summarise(lines)
   write_file(folder / "summary.csv", summary_csv(points))
   blocks: list[pages.Block] = [
-    pages.Heading(1, f"Ablations, size {grid.size}"),
+    pages.Heading(
+      1, f"{name.capitalize()}, size {grid.size}".replace("_", " ")
+    ),
     pages.Paragraph(NOTES),
     *_cells(grid, found, lines),
   ]
@@ -105,7 +110,7 @@ def write_report(
     blocks += position_section(lines, cells, title=section.title, folder=folder)
   if doc:
     words = _for_doc(sections, doc, folder, train_length)
-    replace_block(doc, grid.size, words)
+    replace_block(doc, f"{name} {grid.size}", words)
   return write_pages(folder, "report", blocks)
 
 

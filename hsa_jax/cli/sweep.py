@@ -26,6 +26,7 @@ model belong to the grid file. docs/ablation.md says how to write one.
 Exit codes: 0 finished, 1 some run failed, 2 something to correct, 130 stopped.
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -190,6 +191,7 @@ def report(arguments: Arguments) -> None:
     subset=arguments.values.subset,
     stored_in=arguments.values.stored,
     doc=arguments.values.doc,
+    name=pathlib.Path(arguments.values.config).stem,
   )
   print(path.read_text(encoding="utf-8"))
   print(f"report: {path}")

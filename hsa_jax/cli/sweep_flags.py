@@ -137,7 +137,13 @@ def _parser(about: str) -> Parser:
     metavar="DIR",
     help="runs in its records.jsonl are finished; default of --report: --out",
   )
-  add("--doc", default="", help="Markdown file that gets the tables, too")
+  add(
+    "--doc",
+    default="",
+    metavar="FILE",
+    help="Markdown that gets the tables, too: between <!-- GRID SIZE --> (name"
+    " of the grid's file, its size) and <!-- end -->",
+  )
   add("--jobs", type=int, default=1, help="runs at a time")
   do = parser.add_argument_group("to do").add_argument
   for name in ACTIONS:
