@@ -94,10 +94,9 @@ def write_report(
   write_records(folder, lines, runs)
   points = summarise(lines)
   write_file(folder / "summary.csv", summary_csv(points))
+  title = name.replace("_", " ").capitalize()
   blocks: list[pages.Block] = [
-    pages.Heading(
-      1, f"{name.capitalize()}, size {grid.size}".replace("_", " ")
-    ),
+    pages.Heading(1, f"{title}, size {grid.size}"),
     pages.Paragraph(NOTES),
     *_cells(grid, found, lines),
   ]
