@@ -259,8 +259,7 @@ class LanguageModel(nnx.Module):
 
     Args:
       hidden: of `lower`; must begin at a chunk border of the sequence.
-      position: absolute index of its first token; only keys with positions
-        (`hsa.position`) depend on it.
+      position: absolute index of its first token; of keys with `hsa.position`.
     """
     marks = self._marks(hidden.shape[1])
     hidden = hidden if marks is None else marks.unpack(hidden)
