@@ -39,7 +39,10 @@ def perplexity_by_position(
   for i, band in enumerate(bands):
     x, y, low, high = (np.asarray(values, float) for values in band[1:])
     edges = np.concatenate([[max(x[0] / 2, 1)], x + 1])
-    line = {"color": style.colour(i), "linestyle": style.line_style(i)}
+    line: dict[str, Any] = {
+      "color": style.colour(i),
+      "linestyle": style.line_style(i),
+    }
     axes.stairs(y, edges, linewidth=1.8, baseline=None, **line)
     axes.stairs(
       high, edges, baseline=low, fill=True, alpha=0.2, color=style.colour(i)
