@@ -56,7 +56,7 @@ def subsets_of(base):
     f"A7-rows{rows // 2}",
     f"A8-every{hsa.chunk_size}",
   )
-  return {**SUBSETS, "sparsity": broken}
+  return {"principles": SUBSETS["principles"], "sparsity": broken, **SUBSETS}
 
 
 def principles(base):
