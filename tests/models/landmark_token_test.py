@@ -153,7 +153,7 @@ def test_the_read_and_its_gradient_are_those_of_loops():
     chunk = ChunkBlock(landmarks[None, :, None], keys[None], values[None])
     memory = SequenceMemory(chunk, aligned=True)
     chosen = block.choose(x[None], memory, 0)
-    return block.read(u[None], memory, chosen)[0]
+    return block.read(u[None], memory, 0, chosen)[0]
 
   narrow = [jnp.asarray(a, jnp.float32) for a in given]
   want = gca(params, *given)
